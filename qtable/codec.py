@@ -10,15 +10,14 @@ import functools
 import os
 import struct
 import tempfile
-import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final, Literal, get_args
+from typing import IO, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, features
+from PIL import Image, ImageFile, __version__, features
 
 from qtable.tables import QTables, as_flat_list
 
@@ -66,17 +65,16 @@ class Codec:
         # Pillow gives libjpeg one output buffer, sized from a quality that is not given here; with optimized or
         # progressive coding libjpeg cannot suspend when it is full. 8 bytes a pixel exceed any real photo.
         ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 8 * height * width + (1 << 16))
-        file = _scratch_file()
-        file.seek(0)
-        Image.fromarray(image).save(
-            file,
-            "JPEG",
-            qtables=as_flat_list(tables),
-            subsampling=self.subsampling,
-            optimize=self.entropy == "optimized",
-            progressive=self.entropy == "progressive",
-        )
-        return os.pread(file.fileno(), os.lseek(file.fileno(), 0, os.SEEK_CUR), 0)
+        with _memory_file() as file:
+            Image.fromarray(image).save(
+                file,
+                "JPEG",
+                qtables=as_flat_list(tables),
+                subsampling=self.subsampling,
+                optimize=self.entropy == "optimized",
+                progressive=self.entropy == "progressive",
+            )
+            return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
 
     def decode(self, data: bytes) -> RGB:
         """uint8 [h, w, 3]: libjpeg-turbo with its defaults (islow DCT, fancy up-sampling). JpegError if it cannot."""
@@ -94,18 +92,11 @@ def _check_rgb(image: RGB) -> None:
         raise JpegError(f"a photo of {image.shape[1]} x {image.shape[0]} pixels; JPEG allows 1..{MAX_SIDE} a side")
 
 
-_scratch = threading.local()
-
-
-def _scratch_file() -> BinaryIO:
-    """This thread's unbuffered in-memory file (a temporary file where the system has no memfd)."""
-    if not hasattr(_scratch, "file"):
-        if hasattr(os, "memfd_create"):
-            _scratch.file = os.fdopen(os.memfd_create("qtable"), "r+b", buffering=0)
-        else:
-            _scratch.file = tempfile.TemporaryFile(buffering=0)
-    file: BinaryIO = _scratch.file
-    return file
+def _memory_file() -> IO[bytes]:
+    """An unbuffered in-memory file with a descriptor (a temporary file where the system has no memfd)."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("qtable"), "r+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
 
 
 # ---- decoding -------------------------------------------------------------------------------------------------
@@ -168,7 +159,7 @@ def decode(data: bytes) -> RGB:
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that encode and decode."""
     return {
-        "encoder": f"libjpeg-turbo {features.version('libjpeg_turbo')} (Pillow {Image.__version__})",
+        "encoder": f"libjpeg-turbo {features.version('libjpeg_turbo')} (Pillow {__version__})",
         "decoder": f"{decoder()[0]}",
     }
 
@@ -285,7 +276,9 @@ def read_header(data: bytes) -> Header:
     except (IndexError, struct.error):
         raise JpegError("a malformed frame header") from None
     if precision != 8 or not components or not height or not width:
-        raise JpegError(f"a frame of {width} x {height}, {count} components, {precision} bits; allowed: 8 bits, not empty")
+        raise JpegError(
+            f"a frame of {width} x {height}, {count} components, {precision} bits; allowed: 8 bits, not empty"
+        )
     return Header(
         width=width,
         height=height,
@@ -331,7 +324,7 @@ def _end_of_scan(data: bytes, at: int) -> int:
 
 
 def read_coefficients(data: bytes) -> Coefficients:
-    """Quantized coefficients as stored in the file, without the dummy blocks that fill up MCUs. JpegError if not YCbCr."""
+    """Quantized coefficients as stored in a YCbCr file, without the dummy blocks that fill up MCUs. Raises JpegError."""
     import jpeglib
 
     if len(read_header(data).components) != 3:

@@ -149,7 +149,7 @@ class QTables:
     Raises ValueError naming the entry for anything else (0, 256, NaN, fractions, wrong shapes).
     """
 
-    values: TableArray
+    values: npt.NDArray[Any]
 
     def __post_init__(self) -> None:
         values = _checked(self.values).copy()
@@ -249,7 +249,7 @@ class QTables:
         return cls.load(spec)
 
     def nearest_quality(self) -> tuple[int, float]:
-        """The IJG quality whose standard tables are nearest, and the mean absolute difference of entries (0 = equal)."""
+        """The IJG quality with the nearest standard tables, and the mean absolute difference of entries (0 = equal)."""
         ours = self.components().astype(np.float64)
         gaps = [float(np.abs(ours - QTables.standard(q).components()).mean()) for q in range(1, 101)]
         best = int(np.argmin(gaps))

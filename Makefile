@@ -1,0 +1,44 @@
+# Each target sets up what it needs by itself. A new machine needs Python 3.11, pip, make and apt, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test check fast slow bench venv system clean
+
+# The main job on the embedded photos; results in runs/demo/.
+demo: $(READY)
+	$(BIN)/qtable optimize --out runs/demo
+	$(BIN)/qtable export runs/demo/tables/001.json --to cjpeg
+	@echo "look at runs/demo/front.png; the tables are in runs/demo/tables/"
+
+# Everything that must hold: style, types, layers, fast tests.
+test: check
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+fast: $(READY)
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+# Speed and quality figures, each with its ratio to the alternative in the same run.
+bench: $(READY)
+	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+
+venv: $(READY)
+
+$(READY): pyproject.toml constraints.txt scripts/system.sh
+	bash scripts/system.sh
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --requirement requirements-dev.txt
+	touch $(READY)
+
+clean:
+	rm -rf .venv dist

@@ -1,0 +1,167 @@
+"""`Archive`: the append-only record of every evaluation, one JSON line each, with its tables.
+
+The first line says what made the rest: command, versions, commit, data, codec, seed. A line that a killed run left
+half-written is dropped. Each record is written with one call and synced, so at most the evaluation in flight is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from qtable.data import Split
+from qtable.evaluate import Score
+from qtable.tables import QTables
+
+FORMAT: Final = 1
+
+
+class ArchiveError(ValueError):
+    """An archive that cannot be read or continued; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One evaluation: a score of `score.tables` on a split, and its origin (e.g. "sorted-random", "standard")."""
+
+    split: Split
+    origin: str
+    score: Score
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "split": self.split,
+            "origin": self.origin,
+            "tables": self.score.tables.values.tolist(),
+            "bytes": self.score.bytes,
+            "score": self.score.score,
+            "photo_bytes": self.score.photo_bytes.tolist(),
+            "outcomes": np.round(self.score.outcomes, 5).tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Record:
+        score = Score(
+            tables=QTables(np.array(data["tables"])),
+            photo_bytes=np.array(data["photo_bytes"], dtype=np.int64),
+            outcomes=np.array(data["outcomes"], dtype=np.float64),
+            score=float(data["score"]),
+        )
+        return cls(data["split"], str(data["origin"]), score)
+
+
+class Archive:
+    """Records by (split, tables), kept in memory and in a JSONL file.
+
+    Opening a file that exists continues it: ArchiveError if its `identity` (what must be equal for its evaluations to
+    mean the same: data, model, codec, metric ...) differs, naming the difference.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], header: Mapping[str, Any] | None = None) -> None:
+        """header: {"identity": {...}, ...} written as the first line of a new file; None opens for reading only."""
+        self.path = Path(path)
+        self._records: dict[tuple[Split, QTables], Record] = {}
+        self._descriptor: int | None = None
+        lines, complete = _whole_lines(self.path)
+        if header is None and not lines:
+            raise ArchiveError(f"{self.path}: no archive there")
+        if lines:
+            self.header = _parse_header(self.path, lines[0])
+            if header is not None:
+                _check_identity(self.path, self.header, header)
+            for number, line in enumerate(lines[1:], start=2):
+                self._remember(_parse_record(self.path, number, line))
+        if header is not None:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            os.ftruncate(self._descriptor, complete)
+            if not lines:
+                self.header = {"qtable": FORMAT, **header}
+                self._write(self.header)
+
+    def append(self, record: Record) -> None:
+        """Add a record to the file, then to memory. OSError if it cannot be written (a full disk)."""
+        self._write(record.to_dict())
+        self._remember(record)
+
+    def find(self, split: Split, tables: QTables) -> Record | None:
+        """The record of these tables on this split, if it was evaluated before."""
+        return self._records.get((split, tables))
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records.values())
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def records(self, split: Split, *, without: str | None = None) -> list[Record]:
+        """Records of one split in the order in which they were made, leaving out an origin."""
+        return [r for r in self if r.split == split and r.origin != without]
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _remember(self, record: Record) -> None:
+        self._records.setdefault((record.split, record.score.tables), record)
+
+    def _write(self, data: Mapping[str, Any]) -> None:
+        if self._descriptor is None:
+            raise ArchiveError(f"{self.path} was opened for reading only")
+        line = (json.dumps(data, separators=(",", ":")) + "\n").encode()
+        size = os.fstat(self._descriptor).st_size
+        written = os.write(self._descriptor, line)
+        if written < len(line):
+            os.ftruncate(self._descriptor, size)
+            raise OSError(f"{self.path}: only {written} of {len(line)} bytes could be written; is the disk full?")
+        os.fsync(self._descriptor)
+
+
+def _whole_lines(path: Path) -> tuple[list[bytes], int]:
+    """The lines that end in a newline, and how many bytes they take."""
+    if not path.exists():
+        return [], 0
+    data = path.read_bytes()
+    complete = data.rfind(b"\n") + 1
+    return data[:complete].splitlines(), complete
+
+
+def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(line)
+        if not isinstance(header, dict) or header.get("qtable") != FORMAT:
+            raise ValueError("its first line is not the header of a qtable archive")
+    except ValueError as error:
+        raise ArchiveError(f"{path}: {error}") from None
+    return header
+
+
+def _parse_record(path: Path, number: int, line: bytes) -> Record:
+    try:
+        return Record.from_dict(json.loads(line))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArchiveError(
+            f"{path}, line {number}: not an evaluation record ({type(error).__name__}: {error})"
+        ) from None
+
+
+def _check_identity(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    before, now = old.get("identity", {}), new["identity"]
+    for key in sorted({*before, *now}):
+        if before.get(key) != now.get(key):
+            was, is_now = before.get(key), now.get(key)
+            raise ArchiveError(
+                f"{path.parent} holds another run: its {key} is {was!r}, now {is_now!r}; choose another --out"
+            )

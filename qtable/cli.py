@@ -1,0 +1,340 @@
+"""The `qtable` command: reads what people type, shows what the library found."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from qtable.codec import Codec, Entropy, JpegError, Subsampling, read_header
+from qtable.data import SPLITS, ImageSet, Split
+from qtable.evaluate import Evaluator
+from qtable.export import FORMATS
+from qtable.front import interval, resamples
+from qtable.models import load_model
+from qtable.tables import QTables
+from qtable.task import METRICS, Classifier
+from search.methods import METHODS
+from search.optimize import RESAMPLES, Plan, Watch, optimize, percent, three_savings
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Finds JPEG quantization tables for the network that looks at the photos.",
+)
+console = Console(stderr=True)
+
+Data = Annotated[
+    str | None,
+    typer.Option(help="Folder of class folders, CSV file (path,label) or folder with labels.csv. [default: embedded]"),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="FILE.py:NAME or package.module:NAME; its code is run. [default: the embedded task's network]"),
+]
+Resize = Annotated[int | None, typer.Option(help="Scale photos: pixels of the shorter side.")]
+Limit = Annotated[int | None, typer.Option(help="Use at most this many photos.")]
+Metric = Annotated[str, typer.Option(help=f"What counts as a good answer: {', '.join(METRICS)}.")]
+SubsamplingOption = Annotated[Subsampling, typer.Option(help="Chroma subsampling.")]
+EntropyOption = Annotated[Entropy, typer.Option(help="Entropy coding.")]
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 ...")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
+
+
+@contextmanager
+def progress_watch() -> Iterator[Watch]:
+    """A live bar per stage of long work, with an estimate of the time left."""
+    columns = (
+        TextColumn("{task.description:<26}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        stages: dict[str, TaskID] = {}
+
+        def watch(stage: str, done: int, total: int, note: str) -> None:
+            if stage not in stages:
+                stages[stage] = progress.add_task(stage, total=total, note="")
+            progress.update(stages[stage], completed=done, note=note)
+
+        yield watch
+
+
+def _open(data: str | None, resize: int | None, limit: int | None, watch: Watch) -> ImageSet:
+    images = ImageSet.open(data, resize, limit, lambda done, total: watch("reading photos", done, total, ""))
+    if images.skipped:
+        console.print(f"[yellow]skipped {len(images.skipped)} unreadable files:[/]")
+        for name, reason in images.skipped[:10]:
+            console.print(f"  {name}: {reason}", markup=False)
+        if len(images.skipped) > 10:
+            console.print(f"  ... and {len(images.skipped) - 10} more")
+    if images.jpeg_sources:
+        console.print(
+            f"{images.jpeg_sources} photos are JPEG files already:"
+            " a second compression behaves differently from a first."
+        )
+    sizes = ", ".join(f"{len(images[name])} {name}" for name in SPLITS)
+    console.print(f"photos: {sizes} (split by {'place' if data is None else 'content hash'}) · {images.source}")
+    return images
+
+
+@app.command("optimize")
+def optimize_command(
+    data: Data = None,
+    model: Model = None,
+    method: Annotated[str, typer.Option(help=f"How to search: {', '.join(METHODS)}.")] = "sorted-random",
+    budget: Annotated[int, typer.Option(help="Evaluations of different tables on the search photos.")] = 100,
+    tables: Annotated[int, typer.Option(help="1: one table; 2: luma, chroma; 3: Y, Cb, Cr.")] = 2,
+    subsampling: SubsamplingOption = "4:2:0",
+    entropy: EntropyOption = "optimized",
+    metric: Metric = "top-1",
+    resize: Resize = None,
+    limit: Limit = None,
+    device: Device = "cpu",
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    out: Annotated[Path, typer.Option(help="Run folder; the same command with the same folder continues.")] = Path(
+        "runs/latest"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Find tables that make smaller files at equal score, and test them on photos that no search has seen."""
+    plan = Plan(method, budget, tables, seed)
+    codec = Codec(subsampling, entropy)
+    task = Classifier(load_model(model), metric, device)
+    with progress_watch() as watch:
+        images = _open(data, resize, limit, watch)
+        identity = {
+            "data": images.fingerprint,
+            "model": f"{model or 'embedded'} {_weights_digest(task)}",
+            "metric": task.metric,
+            "codec": codec.to_dict(),
+            "method": plan.method,
+            "tables": plan.count,
+            "seed": plan.seed,
+        }
+        header: dict[str, Any] = {
+            "identity": identity,
+            "command": _command(),
+            "versions": _versions(),
+            "commit": _commit(),
+        }
+        header["photos"] = {"source": images.source, **{name: len(images[name]) for name in SPLITS}}
+        header["skipped"] = images.skipped
+        summary = optimize(images, task, codec, plan, out, header, watch)
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        _show(summary, out)
+
+
+def _show(summary: dict[str, Any], out: Path) -> None:
+    """The end of a run for people: savings at three scores, and where the files are."""
+    if summary["interrupted"]:
+        console.print(f"[yellow]interrupted after {summary['evaluations']} evaluations; the same command continues[/]")
+    table = Table(title=f"at equal {summary['metric']}, {summary['n_test']} test photos")
+    for heading in ("standard tables", "found tables: bytes [95% interval]", "as good on the search photos"):
+        table.add_column(heading, justify="right")
+    baseline = {p["quality"]: p for p in summary["baseline"]}
+    for row in three_savings(summary):
+        standard = baseline[row["quality"]]
+        table.add_row(
+            f"q{row['quality']}: {standard['bytes']:,.0f} B, {standard['score']:.1%}",
+            f"{percent(row['change'])} [{percent(row['change_ci'][0])}, {percent(row['change_ci'][1])}]",
+            row["use"] or "-",
+        )
+    printer = Console()
+    if table.row_count:
+        printer.print(table)
+    low, high = summary["bd_rate_ci"]
+    printer.print(
+        f"Over the whole front: {percent(summary['bd_rate'])} bytes at equal score [{percent(low)}, {percent(high)}]"
+        f" (BD-rate, test photos); on the search photos it was {percent(summary['bd_rate_search'])}."
+    )
+    printer.print(
+        f"picture  {out / 'front.png'}\n"
+        f"tables   {out / 'tables'}/ (.json, and .txt for cjpeg)\n"
+        f"numbers  {out / 'summary.json'}"
+    )
+
+
+@app.command()
+def evaluate(
+    tables: Annotated[list[str], typer.Option(help="JSON file, quality:Q, flat:STEP or preset[:Q]; repeatable.")],
+    data: Data = None,
+    model: Model = None,
+    split: Annotated[Split, typer.Option(help="Which photos.")] = "test",
+    subsampling: SubsamplingOption = "4:2:0",
+    entropy: EntropyOption = "optimized",
+    metric: Metric = "top-1",
+    resize: Resize = None,
+    limit: Limit = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Measure tables with real files: mean bytes and score with 95% intervals, and changes against the first."""
+    candidates = [QTables.parse(spec) for spec in tables]
+    codec = Codec(subsampling, entropy)
+    task = Classifier(load_model(model), metric, device)
+    with progress_watch() as watch:
+        images = _open(data, resize, limit, watch)
+        with Evaluator(images[split], task, codec) as evaluator:
+            clean = task.score(evaluator.clean())
+            scores = [
+                evaluator(t, lambda done, total, spec=spec: watch(spec, done, total, ""))  # type: ignore[misc]
+                for spec, t in zip(tables, candidates, strict=True)
+            ]
+    draws = resamples(len(scores[0].photo_bytes), RESAMPLES, np.random.default_rng(0))
+    results: list[dict[str, Any]] = []
+    for spec, score in zip(tables, scores, strict=True):
+        sizes = [float(score.photo_bytes[draw].mean()) for draw in draws]
+        values = [task.score(score.outcomes[draw]) for draw in draws]
+        change = [task.score(score.outcomes[d]) - task.score(scores[0].outcomes[d]) for d in draws]
+        results.append(
+            {
+                "tables": spec,
+                "bytes": score.bytes,
+                "bytes_ci": interval(sizes),
+                "score": score.score,
+                "score_ci": interval(values),
+                "score_change": score.score - scores[0].score,
+                "score_change_ci": interval(change),
+            }
+        )
+    if as_json:
+        report = {"metric": task.metric, "codec": codec.to_dict(), "split": split, "clean": clean, "results": results}
+        print(json.dumps(report | {"photos": len(images[split])}))
+        return
+    table = Table(title=f"{task.metric} on {len(images[split])} {split} photos; uncompressed {clean:.1%}")
+    for heading in ("tables", "mean bytes", "score [95% interval]", f"change against {tables[0]} [95% interval]"):
+        table.add_column(heading, justify="right")
+    for r in results:
+        low, high = r["score_ci"]
+        change_low, change_high = r["score_change_ci"]
+        table.add_row(
+            r["tables"],
+            f"{r['bytes']:,.0f}",
+            f"{r['score']:.1%} [{low:.1%}, {high:.1%}]",
+            f"{100 * r['score_change']:+.1f} [{100 * change_low:+.1f}, {100 * change_high:+.1f}] points",
+        )
+    Console().print(table)
+
+
+@app.command()
+def export(
+    tables: Annotated[str, typer.Argument(help="JSON file, quality:Q, flat:STEP or preset[:Q].")],
+    to: Annotated[str, typer.Option(help=f"The format: {', '.join(FORMATS)}.")],
+    output: Annotated[Path | None, typer.Option(help="File to write. [default: standard output]")] = None,
+) -> None:
+    """Write tables in the format of an encoder."""
+    if to not in FORMATS:
+        raise ValueError(f"format {to!r} is unknown; allowed: {', '.join(FORMATS)}")
+    text = FORMATS[to](QTables.parse(tables))
+    if output is None:
+        print(text, end="")
+    else:
+        if output.exists():
+            raise ValueError(f"{output} exists already; it is not overwritten")
+        output.write_text(text)
+        console.print(f"wrote {output}")
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A JPEG or a table file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show the tables of a JPEG or table file, the nearest IJG quality and, for a JPEG, its sampling and sizes."""
+    with file.open("rb") as opened:
+        start = opened.read(2)
+        data = start + opened.read() if start == b"\xff\xd8" else b""
+    facts: dict[str, Any] = {"file": str(file)}
+    if data:
+        header = read_header(data)
+        try:
+            tables = header.tables
+        except JpegError as error:
+            raise JpegError(f"{file}: {error}") from None
+        mode = "progressive" if header.progressive else "sequential"
+        facts |= {"width": header.width, "height": header.height, "subsampling": header.subsampling}
+        facts |= {"mode": f"{mode} {'Huffman' if header.huffman else 'arithmetic'}"}
+        facts |= {"header_bytes": header.header_bytes, "scan_bytes": header.scan_bytes}
+    else:
+        tables = QTables.load(file)
+    quality, gap = tables.nearest_quality()
+    facts |= {"nearest_quality": quality, "mean_difference": gap, "tables": tables.values.tolist()}
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for key, value in facts.items():
+        if key not in ("tables", "nearest_quality", "mean_difference"):
+            print(f"{key:12} {value}")
+    exactness = "exactly" if gap == 0 else f"mean difference of entries {gap:.1f}: a guess"
+    print(f"IJG quality  {quality} ({exactness})")
+    print(tables)
+
+
+def _command() -> str:
+    return " ".join(["qtable", *sys.argv[1:]])
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("qtable", "numpy", "pillow", "torch", "scipy")}
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that runs, if it is a git checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _weights_digest(task: Classifier) -> str:
+    import hashlib
+
+    total = hashlib.sha256()
+    for name, value in sorted(task.model.state_dict().items()):
+        total.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    console.print(f"qtable: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    raise SystemExit(code)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: errors that a user can mend become one line on stderr and exit status 1; Ctrl-C is 130."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="qtable")
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except (ValueError, OSError) as error:
+        _fail(" ".join(str(error).split()))
+
+
+if __name__ == "__main__":
+    main()

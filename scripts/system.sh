@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Installs what the system can give beside Python's wheels; qtable works without, on slower or narrower routes:
+#   libturbojpeg0         PyTurboJPEG decodes through it (else simplejpeg does)
+#   libjpeg-turbo-progs   cjpeg, which tests hand exported tables to (else those tests skip)
+set -u
+missing=()
+ldconfig -p 2>/dev/null | grep -q libturbojpeg || missing+=(libturbojpeg0)
+command -v cjpeg >/dev/null || missing+=(libjpeg-turbo-progs)
+[ ${#missing[@]} -gt 0 ] || exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "optional system packages are missing: ${missing[*]} (apt-get install, as root)"
+    exit 0
+fi
+{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q "${missing[@]}"; } >/dev/null 2>&1 ||
+    echo "could not install ${missing[*]}; continuing without"

@@ -1,0 +1,49 @@
+"""`Searcher`: proposes points of an integer box and learns from their losses. Knows no JPEG, budget or files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Points = npt.NDArray[np.int64]
+"""int64 [n, d]."""
+Losses = npt.NDArray[np.float64]
+"""float64 [n, k]: every column is minimized."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """An integer box: low and high int64 [d], both inclusive."""
+
+    low: npt.NDArray[np.int64]
+    high: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.low.shape != self.high.shape or self.low.ndim != 1 or not len(self.low):
+            raise ValueError(f"a box needs low and high of one shape [d]; got {self.low.shape} and {self.high.shape}")
+        if (self.low > self.high).any():
+            i = int(np.argmax(self.low > self.high))
+            raise ValueError(f"box side {i} is empty: {self.low[i]}..{self.high[i]}")
+
+    @property
+    def dimension(self) -> int:
+        return len(self.low)
+
+    def contains(self, points: Points) -> npt.NDArray[np.bool_]:
+        """bool [n]."""
+        return np.logical_and.reduce((points >= self.low) & (points <= self.high), axis=1)
+
+
+class Searcher(Protocol):
+    """Seeded at construction; the same seed and the same losses give the same points."""
+
+    def ask(self) -> Points:
+        """The points that it wants evaluated next, int64 [n, d], n >= 1, inside its box."""
+        ...
+
+    def tell(self, points: Points, losses: Losses) -> None:
+        """The losses float64 [n, k] of the points last asked for, in the same order."""
+        ...

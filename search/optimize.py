@@ -1,0 +1,259 @@
+"""The main job: photos and a model in, a run folder with tested tables out.
+
+The run folder: archive.jsonl (every evaluation), front.csv, front.png, tables/NNN.json and NNN.txt (for cjpeg),
+summary.json. The front is chosen on `search` alone; everything that is reported is measured on `test`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from qtable import plot
+from qtable.archive import Archive, Record
+from qtable.codec import Codec
+from qtable.data import ImageSet, Split
+from qtable.evaluate import Evaluator, Score
+from qtable.export import to_cjpeg
+from qtable.front import Curve, Measured, bd_rate, interval, pareto, resamples, size_change
+from qtable.tables import QTables
+from qtable.task import Task
+from search.methods import METHODS
+from search.run import Measuring, search
+
+QUALITIES: Final = (5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 75, 80, 85, 90, 95)
+"""The standard tables that everything is compared with."""
+RESAMPLES: Final = 1000
+STANDARD: Final = "standard"
+"""The origin of baseline records."""
+
+Watch = Callable[[str, int, int, str], None]
+"""Called as work goes on with (stage, done, total, a word on the best so far)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do: the method (a key of METHODS), its budget in evaluations on `search`, number of tables, and seed."""
+
+    method: str = "sorted-random"
+    budget: int = 100
+    count: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method {self.method!r} is unknown; allowed: {', '.join(METHODS)}")
+        if self.budget < 1:
+            raise ValueError(f"budget {self.budget}; allowed: 1 evaluation or more")
+        if not 1 <= self.count <= 3:
+            raise ValueError(f"{self.count} tables; allowed: 1, 2 or 3")
+
+
+def optimize(
+    images: ImageSet,
+    task: Task,
+    codec: Codec,
+    plan: Plan,
+    out: Path,
+    header: Mapping[str, Any],
+    watch: Watch = lambda *_: None,
+) -> dict[str, Any]:
+    """Run the main job in folder `out`, or continue it there; returns what summary.json holds.
+
+    header: the archive's first line; its "identity" guards against continuing another run. Ctrl-C ends the search,
+    and what was found by then is tested and written ("interrupted": true); a second Ctrl-C stops at once.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (
+        Archive(out / "archive.jsonl", header) as archive,
+        Evaluator(images.search, task, codec) as on_search,
+        Evaluator(images.test, task, codec) as on_test,
+    ):
+        measure = Measuring(on_search, "search", archive)
+        interrupted = False
+        try:
+            _standard(measure, watch)
+            space, searcher = METHODS[plan.method](plan.count, np.random.default_rng(plan.seed))
+            search(space, searcher, measure, plan.budget, plan.method, _best_so_far(archive, plan.budget, watch))
+        except KeyboardInterrupt:
+            interrupted = True
+        test = Measuring(on_test, "test", archive)
+        baseline = _standard(test, watch)
+        chosen = front_records(archive)
+        if not chosen:
+            raise KeyboardInterrupt
+        found = []
+        for done, record in enumerate(chosen, start=1):
+            found.append(test(record.score.tables, record.origin))
+            watch("testing the front", done, len(chosen), "")
+        summary = summarize(archive, baseline, found, images, task, codec, np.random.default_rng(plan.seed))
+        summary |= {"evaluations": len(archive.records("search", without=STANDARD)), "interrupted": interrupted}
+        _write(out, summary, found)
+        return summary
+
+
+def _standard(measure: Measuring, watch: Watch) -> list[Score]:
+    scores = []
+    for done, quality in enumerate(QUALITIES, start=1):
+        scores.append(measure(QTables.standard(quality), STANDARD))
+        watch(f"standard tables on {measure.split}", done, len(QUALITIES), "")
+    return scores
+
+
+def front_records(archive: Archive, split: Split = "search") -> list[Record]:
+    """The nondominated records of a split, standard tables left out, by rising size."""
+    records = archive.records(split, without=STANDARD)
+    if not records:
+        return []
+    return [records[i] for i in pareto([r.score.bytes for r in records], [r.score.score for r in records])]
+
+
+def _curve(scores: Sequence[Score]) -> Curve:
+    return Curve.fit([s.bytes for s in scores], [s.score for s in scores])
+
+
+def _best_so_far(archive: Archive, budget: int, watch: Watch) -> Callable[[int, Score], None]:
+    standard = _curve([r.score for r in archive.records("search") if r.origin == STANDARD])
+
+    def report(spent: int, _: Score) -> None:
+        change = bd_rate(standard, _curve([r.score for r in front_records(archive)]))
+        watch(
+            "search", spent, budget, f"front so far {change:+.1%} bytes (search photos)" if np.isfinite(change) else ""
+        )
+
+    return report
+
+
+def summarize(
+    archive: Archive,
+    baseline: Sequence[Score],
+    found: Sequence[Score],
+    images: ImageSet,
+    task: Task,
+    codec: Codec,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Everything that is claimed, measured on `test` with paired bootstrap intervals (95%, photos resampled)."""
+    standard, ours = Measured.of(baseline, task.score), Measured.of(found, task.score)
+    photos = len(images.test)
+    draws = resamples(photos, RESAMPLES, rng)
+    curves = standard.curve(), ours.curve()
+    points = [(standard.points(draw), ours.points(draw)) for draw in draws]
+    drawn = [(Curve.fit(*a), Curve.fit(*b)) for a, b in points]
+
+    def entry(score: Score, side: int, index: int) -> dict[str, Any]:
+        return {
+            "bytes": score.bytes,
+            "score": score.score,
+            "bytes_ci": interval([p[side][0][index] for p in points]),
+            "score_ci": interval([p[side][1][index] for p in points]),
+        }
+
+    savings = []
+    for i, quality in enumerate(QUALITIES):
+        log_size = np.log(standard.sizes[i].mean())
+        level = float(np.interp(log_size, curves[0].log_sizes, curves[0].scores))
+        change = size_change(*curves, level)
+        if not np.isfinite(change):
+            continue
+        resampled = [
+            size_change(a, b, float(np.interp(np.log(p[0][0][i]), a.log_sizes, a.scores)))
+            for (a, b), p in zip(drawn, points, strict=True)
+        ]
+        use = _smallest_as_good(archive, quality)
+        savings.append(
+            {"quality": quality, "score": level, "change": change, "change_ci": interval(resampled), "use": use}
+        )
+    on_search = [record.score for record in front_records(archive)]
+    summary = {
+        "metric": task.metric,
+        "codec": codec.to_dict(),
+        "n_fit": len(images.fit),
+        "n_search": len(images.search),
+        "n_test": photos,
+        "baseline": [
+            {"quality": q, **entry(s, 0, i)} for i, (q, s) in enumerate(zip(QUALITIES, baseline, strict=True))
+        ],
+        "front": [{"tables": f"tables/{i + 1:03d}.json", **entry(s, 1, i)} for i, s in enumerate(found)],
+        "bd_rate": bd_rate(*curves),
+        "bd_rate_ci": interval([bd_rate(a, b) for a, b in drawn]),
+        "bd_rate_search": bd_rate(
+            _curve([r.score for r in archive.records("search") if r.origin == STANDARD]), _curve(on_search)
+        ),
+        "savings": savings,
+    }
+    return dict(_numbers(summary))
+
+
+def _numbers(value: Any) -> Any:
+    """The same nested value with None for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_numbers(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _smallest_as_good(archive: Archive, quality: int) -> str | None:
+    """The file of the smallest front tables that score at least as well as standard `quality`, judged on `search`."""
+    standard = archive.find("search", QTables.standard(quality))
+    for i, record in enumerate(front_records(archive)):
+        if standard is not None and record.score.score >= standard.score.score:
+            return f"tables/{i + 1:03d}.json"
+    return None
+
+
+def percent(fraction: float | None) -> str:
+    """For people: +1.2%, or "unknown" for None."""
+    return "unknown" if fraction is None else f"{fraction:+.1%}"
+
+
+def three_savings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Three of the standard qualities that the found front reaches: a high one, a middle one, a low one."""
+    rows = list(summary["savings"])
+    return [rows[i] for i in sorted({0, len(rows) // 2, len(rows) - 1})][::-1] if rows else []
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def _write(out: Path, summary: Mapping[str, Any], found: Sequence[Score]) -> None:
+    folder = out / "tables"
+    folder.mkdir(exist_ok=True)
+    for i, score in enumerate(found, start=1):
+        score.tables.save(folder / f"{i:03d}.json")
+        _write_atomically(folder / f"{i:03d}.txt", to_cjpeg(score.tables).encode())
+    for stale in [*folder.glob("[0-9][0-9][0-9].json"), *folder.glob("[0-9][0-9][0-9].txt")]:
+        if int(stale.stem) > len(found):
+            stale.unlink()
+    rows = io.StringIO()
+    writer = csv.writer(rows, lineterminator="\n")
+    writer.writerow(["tables", "bytes", "bytes_low", "bytes_high", "score", "score_low", "score_high"])
+    for kind, name in (("baseline", "quality"), ("front", "tables")):
+        for p in summary[kind]:
+            label = f"quality:{p[name]}" if kind == "baseline" else p[name]
+            writer.writerow([label, p["bytes"], *p["bytes_ci"], p["score"], *p["score_ci"]])
+    _write_atomically(out / "front.csv", rows.getvalue().encode())
+    figure, axes = plot.new_axes()
+    plot.front(axes, summary["baseline"], "standard tables", plot.STANDARD_COLOUR, marker="s", names=True)
+    plot.front(axes, summary["front"], "found tables")
+    axes.set_ylabel(f"{summary['metric']} (%)")
+    change, (low, high) = percent(summary["bd_rate"]), map(percent, summary["bd_rate_ci"])
+    setting = f"{summary['n_test']} test photos · {summary['codec']['subsampling']}"
+    axes.set_title(f"{change} bytes at equal score [{low}, {high}] · {setting}", fontsize=10)
+    axes.legend(loc="lower right")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    _write_atomically(out / "front.png", picture.getvalue())
+    _write_atomically(out / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())

@@ -1,0 +1,36 @@
+"""Photos, tables and the shared material that tests use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qtable.codec import RGB
+from qtable.tables import QTables
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared photos and networks; skips where it is missing."""
+    if not (SHARED / "data" / "imagenet").is_dir():
+        pytest.skip(f"{SHARED} is not there: this test needs its photos and networks")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def photo() -> RGB:
+    """A 131 x 93 piece of a photograph: no side is a multiple of 8."""
+    from skimage import data
+
+    return np.ascontiguousarray(data.astronaut()[40:171, 180:273])
+
+
+@pytest.fixture(scope="session")
+def asymmetric() -> QTables:
+    """An asymmetric luma table and a different chroma table: a transposition or a zigzag slip shows at once."""
+    rising = np.arange(1, 65).reshape(8, 8)
+    return QTables(np.stack([rising, 65 - rising]))
