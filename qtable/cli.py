@@ -96,8 +96,8 @@ def _open(data: str | None, resize: int | None, limit: int | None, watch: Watch)
 def optimize_command(
     data: Data = None,
     model: Model = None,
-    method: Annotated[str, typer.Option(help=f"How to search: {', '.join(METHODS)}.")] = "sorted-random",
-    budget: Annotated[int, typer.Option(help="Evaluations of different tables on the search photos.")] = 100,
+    method: Annotated[str, typer.Option(help=f"How to search: {', '.join(METHODS)}.")] = "closed-form",
+    budget: Annotated[int, typer.Option(help="Evaluations of different tables on the search photos.")] = 40,
     tables: Annotated[int, typer.Option(help="1: one table; 2: luma, chroma; 3: Y, Cb, Cr.")] = 2,
     subsampling: SubsamplingOption = "4:2:0",
     entropy: EntropyOption = "optimized",

@@ -47,6 +47,9 @@ class Task(Protocol):
 class DifferentiableTask(Task, Protocol):
     """A task whose loss has gradients to the pixels."""
 
+    device: torch.device
+    """Where the model is."""
+
     def loss(self, rgb: Tensor, targets: Tensor) -> Tensor:
         """Loss per photo, [n]; rgb float [n, 3, h, w], 0..255."""
         ...

@@ -25,8 +25,8 @@ from qtable.evaluate import Evaluator, Score
 from qtable.export import to_cjpeg
 from qtable.front import Curve, Measured, bd_rate, interval, pareto, resamples, size_change
 from qtable.tables import QTables
-from qtable.task import Task
-from search.methods import METHODS
+from qtable.task import DifferentiableTask
+from search.methods import METHODS, Setting
 from search.run import Measuring, search
 
 QUALITIES: Final = (5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 75, 80, 85, 90, 95)
@@ -43,8 +43,8 @@ Watch = Callable[[str, int, int, str], None]
 class Plan:
     """What to do: the method (a key of METHODS), its budget in evaluations on `search`, number of tables, and seed."""
 
-    method: str = "sorted-random"
-    budget: int = 100
+    method: str = "closed-form"
+    budget: int = 40
     count: int = 2
     seed: int = 0
 
@@ -59,7 +59,7 @@ class Plan:
 
 def optimize(
     images: ImageSet,
-    task: Task,
+    task: DifferentiableTask,
     codec: Codec,
     plan: Plan,
     out: Path,
@@ -81,7 +81,16 @@ def optimize(
         interrupted = False
         try:
             _standard(measure, watch)
-            space, searcher = METHODS[plan.method](plan.count, np.random.default_rng(plan.seed))
+            setting = Setting(
+                count=plan.count,
+                rng=np.random.default_rng(plan.seed),
+                fit=images.fit,
+                task=task,
+                codec=codec,
+                statistics=out / "statistics.npz",
+                progress=lambda done, total: watch("sensitivity on fit", done, total, ""),
+            )
+            space, searcher = METHODS[plan.method](setting)
             search(space, searcher, measure, plan.budget, plan.method, _best_so_far(archive, plan.budget, watch))
         except KeyboardInterrupt:
             interrupted = True
@@ -137,7 +146,7 @@ def summarize(
     baseline: Sequence[Score],
     found: Sequence[Score],
     images: ImageSet,
-    task: Task,
+    task: DifferentiableTask,
     codec: Codec,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
@@ -217,9 +226,12 @@ def percent(fraction: float | None) -> str:
 
 
 def three_savings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Three of the standard qualities that the found front reaches: a high one, a middle one, a low one."""
+    """Of the standard qualities that the found front reaches those nearest to 75, 50 and 20 (fewer if it is short)."""
     rows = list(summary["savings"])
-    return [rows[i] for i in sorted({0, len(rows) // 2, len(rows) - 1})][::-1] if rows else []
+    nearest = (
+        {min(range(len(rows)), key=lambda i: abs(rows[i]["quality"] - q)) for q in (75, 50, 20)} if rows else set()
+    )
+    return [rows[i] for i in sorted(nearest, reverse=True)]
 
 
 def _write_atomically(path: Path, data: bytes) -> None:

@@ -1,0 +1,186 @@
+"""What a model feels at each DCT frequency: one backward pass over the photos, kept as mergeable histograms.
+
+Let g be the gradient of the model's log-likelihood at a dequantized DCT coefficient F. To second order, with the
+diagonal of the Fisher information, rounding F to a multiple of q costs g^2 (F - q round(F / q))^2 / 2 nats of
+Kullback-Leibler divergence (Martens, New insights on the natural gradient method, JMLR 2020, section 5). Both this
+cost and the bits saved are sums over coefficients, so histograms of |F| are all that a solver of tables needs.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from qtable.codec import Codec
+from qtable.data import Photos, Progress
+from qtable.dct import Planes, coefficients
+from qtable.layer import coefficient_gradient
+from qtable.tables import QTables
+from qtable.task import DifferentiableTask
+
+Histograms = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+RESOLUTION: Final = 8
+"""Bins per unit of |F|: libjpeg's coefficients are multiples of 1/8, so nothing is lost."""
+BINS: Final = 1024 * RESOLUTION + 1
+Target = Literal["fisher", "labels", "distillation"]
+TARGETS: Final[tuple[Target, ...]] = get_args(Target)
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Sums over photos; statistics of two sets of photos add up to those of both.
+
+    levels: float64 [3, 64, BINS], for Y, Cb, Cr and natural frequency how many coefficients have |F| in a bin (the bin
+    of |F| rounded to 1/8). For the DC frequency these are differences between successive blocks, which is what a file
+    stores. costs: float64 [3, 64, BINS], the sum of g^2 over the coefficients of that bin (for DC, of F itself), in
+    nats^2 per unit of F^2. photos: their number.
+    """
+
+    levels: Histograms
+    costs: Histograms
+    photos: int
+
+    def __add__(self, other: Sensitivity) -> Sensitivity:
+        return Sensitivity(self.levels + other.levels, self.costs + other.costs, self.photos + other.photos)
+
+    @classmethod
+    def zero(cls) -> Sensitivity:
+        """Of no photo."""
+        return cls(np.zeros((3, 64, BINS)), np.zeros((3, 64, BINS)), 0)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a compressed NumPy file (.npz), atomically."""
+        temporary = Path(f"{os.fspath(path)}.tmp{os.getpid()}.npz")
+        np.savez_compressed(temporary, levels=self.levels, costs=self.costs, photos=self.photos)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Sensitivity:
+        """ValueError if the file holds no such statistics."""
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                loaded = cls(data["levels"], data["costs"], int(data["photos"]))
+        except (KeyError, ValueError, zlib.error) as error:
+            raise ValueError(f"{os.fspath(path)}: not a file of sensitivity statistics ({error})") from None
+        if loaded.levels.shape != (3, 64, BINS) or loaded.costs.shape != (3, 64, BINS):
+            raise ValueError(f"{os.fspath(path)}: statistics of shape {loaded.levels.shape}; expected (3, 64, {BINS})")
+        return loaded
+
+
+def measure(
+    photos: Photos,
+    task: DifferentiableTask,
+    codec: Codec,
+    target: Target = "fisher",
+    samples: int = 2,
+    at: QTables | None = None,
+    normalize: float = 0.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Sensitivity:
+    """Statistics of `photos` for the sampling of `codec`.
+
+    target: whose log-likelihood is differentiated. "fisher": answers drawn from the model's own distribution, `samples`
+    per photo (the true Fisher information, no labels needed); "labels": the photos' labels; "distillation": the model's
+    distribution on the uncompressed photo (needs `at`: at the clean photo its gradient is zero).
+    at: differentiate at the photo as real files of these tables decode to, instead of at the clean photo.
+    normalize: each photo's g^2 is divided by (its total)^normalize, 0..1, so that no photo dominates.
+
+    Draws depend on a photo's pixels and `seed` alone: neither order nor sharding changes the result (beyond the
+    rounding of sums). ValueError for settings out of range.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"target {target!r} is unknown; allowed: {', '.join(TARGETS)}")
+    if samples < 1 or not 0 <= normalize <= 1:
+        raise ValueError(f"samples {samples} and normalize {normalize}; allowed: 1 or more, and 0..1")
+    if target == "distillation" and at is None:
+        raise ValueError(
+            "distillation has no gradient at the clean photo; pass the tables of an operating point as `at`"
+        )
+
+    def work(batch: Indices) -> list[tuple[Planes, Planes]]:
+        images = [photos.images[i] for i in batch]
+        clean = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
+        seen = clean
+        if at is not None:
+            decoded = [codec.decode(codec.encode(image, at)) for image in images]
+            seen = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).float()
+        seen = seen.to(task.device).requires_grad_(True)
+        log_p = torch.log_softmax(task.logits(seen), dim=1)
+        if target == "fisher":
+            draws = [np.random.default_rng([seed, zlib.crc32(image.tobytes())]).random(samples) for image in images]
+            answers = _inverse_cdf(log_p.detach().exp(), torch.from_numpy(np.stack(draws)))
+            objectives = [log_p.gather(1, answers[:, s : s + 1]).sum() for s in range(samples)]
+        elif target == "labels":
+            labels = torch.from_numpy(photos.labels[batch]).to(log_p.device)
+            objectives = [log_p.gather(1, labels[:, None]).sum()]
+        else:
+            with torch.no_grad():
+                p = torch.softmax(task.logits(clean.to(task.device)), dim=1)
+            objectives = [(p * log_p).sum()]
+        squares: list[Tensor] | None = None
+        for i, objective in enumerate(objectives):
+            (gradient,) = torch.autograd.grad(objective, seen, retain_graph=i + 1 < len(objectives))
+            parts = [g.square() / len(objectives) for g in coefficient_gradient(gradient.cpu(), codec.subsampling)]
+            squares = parts if squares is None else [a + b for a, b in zip(squares, parts, strict=True)]
+        assert squares is not None
+        if normalize:
+            totals = sum(part.flatten(1).sum(1) for part in squares) + 1e-30
+            squares = [part / (totals**normalize).view(-1, 1, 1, 1, 1) for part in squares]
+        return [(coefficients(clean, codec.subsampling), Planes(*squares))]
+
+    total = Sensitivity.zero()
+    levels, costs = total.levels.reshape(3, -1), total.costs.reshape(3, -1)
+    batches = photos.batches(most_photos=16, most_pixels=1 << 19)
+    done = 0
+    with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for batch, results in zip(batches, _bounded_map(pool, work, batches), strict=True):
+            for planes, squares_of in results:
+                for component, (plane, square) in enumerate(zip(planes, squares_of, strict=True)):
+                    _accumulate(plane, square, levels[component], costs[component])
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(photos))
+    return Sensitivity(total.levels, total.costs, len(photos))
+
+
+def _bounded_map(
+    pool: ThreadPoolExecutor, work: Callable[[Indices], list[tuple[Planes, Planes]]], batches: Sequence[Indices]
+) -> Iterator[list[tuple[Planes, Planes]]]:
+    """`pool.map` in order, with only a few results waiting in memory."""
+    waiting: deque[Future[list[tuple[Planes, Planes]]]] = deque()
+    for batch in batches:
+        waiting.append(pool.submit(work, batch))
+        if len(waiting) > 4:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _inverse_cdf(p: Tensor, u: Tensor) -> Tensor:
+    """Answers int64 [n, s] drawn from p [n, classes] by uniform numbers u [n, s]."""
+    return torch.searchsorted(p.double().cumsum(1), u.to(p.device)).clamp(max=p.shape[1] - 1)
+
+
+def _accumulate(plane: Tensor, square: Tensor, levels: Histograms, costs: Histograms) -> None:
+    """Add one component's |F| and g^2, each [n, rows, columns, 8, 8], to its flat histograms [64 x BINS]."""
+    f = plane.reshape(len(plane), -1, 64).numpy()
+    first = np.arange(64) * BINS
+    bins = np.minimum(np.rint(np.abs(f) * RESOLUTION), BINS - 1).astype(np.int64) + first
+    weights = square.reshape(len(square), -1).double().numpy()
+    costs += np.bincount(bins.ravel(), weights.ravel(), 64 * BINS)
+    differences = np.abs(np.diff(f[..., 0], axis=1, prepend=0))
+    bins[..., 0] = np.minimum(np.rint(differences * RESOLUTION), BINS - 1)
+    levels += np.bincount(bins.ravel(), minlength=64 * BINS)

@@ -1,0 +1,145 @@
+"""Tables straight from statistics: for each multiplier the best table is an independent argmin per frequency.
+
+With histograms of |F| per frequency (`qtable.sensitivity`), the cost D_k(q) of every step q and the bits R_k(q) that
+the quantized levels take are sums over bins. Minimizing sum_k D_k(q_k) + multiplier * sum_k R_k(q_k) separates over
+the frequencies k (Ratnakar and Livny, RD-OPT, DCC 1995, section 3: the Lagrangian variant), and sweeping the
+multiplier draws the whole front. With squared error as cost this is RD-OPT; with g^2-weighted squared error it is tuned
+to the model.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from qtable.sensitivity import BINS, RESOLUTION, Histograms, Sensitivity
+from qtable.tables import QTables
+from search.base import Box, Losses, Points
+
+Floats = npt.NDArray[np.float64]
+STEPS: Final = np.arange(1, 256)
+
+
+@functools.cache
+def _levels() -> npt.NDArray[np.int64]:
+    """int64 [BINS, 255]: the level round(|F| / q) of each bin for each step."""
+    values = np.arange(BINS)[:, None]
+    return (2 * values + RESOLUTION * STEPS) // (2 * RESOLUTION * STEPS)
+
+
+@functools.cache
+def _squared_errors() -> Floats:
+    """float64 [BINS, 255]: (|F| - q round(|F| / q))^2 of each bin for each step."""
+    return np.square(np.arange(BINS)[:, None] / RESOLUTION - STEPS * _levels())
+
+
+def distortion(weights: Histograms) -> Floats:
+    """float64 [3, 64, 255]: the weighted squared error of each component and frequency at steps 1..255.
+
+    weights: float64 [3, 64, BINS]: `Sensitivity.costs` for the model's loss, `Sensitivity.levels` for squared error.
+    """
+    return (weights.reshape(-1, BINS) @ _squared_errors()).reshape(3, 64, -1)
+
+
+def entropy_bits(levels: Histograms) -> Floats:
+    """float64 [3, 64, 255]: estimated bits at steps 1..255: zero-order entropy of the quantized levels, signs included.
+
+    levels: float64 [3, 64, BINS] counts of |F| (of differences for DC).
+    """
+    counts = levels.reshape(-1, BINS)
+    total = counts.sum(axis=1)
+    bits = np.empty((len(counts), len(STEPS)))
+    for i, level in enumerate(_levels().T):
+        starts = np.searchsorted(level, np.arange(level[-1] + 1))
+        groups = np.add.reduceat(counts, starts, axis=1)
+        bits[:, i] = _n_log_n(total) - _n_log_n(groups).sum(axis=1) + (total - groups[:, 0])
+    return bits.reshape(3, 64, -1)
+
+
+def _n_log_n(n: Floats) -> Floats:
+    return np.where(n > 0, n * np.log2(np.maximum(n, 1)), 0.0)
+
+
+@dataclass(frozen=True)
+class Lagrangian:
+    """The separable problem: costs and bits float64 [3, 64, 255] per component, frequency and step; `count` tables."""
+
+    costs: Floats
+    bits: Floats
+    count: int = 2
+
+    @classmethod
+    def of(cls, statistics: Sensitivity, count: int = 2) -> Lagrangian:
+        """For the model whose sensitivity was measured."""
+        return cls(distortion(statistics.costs), entropy_bits(statistics.levels), count)
+
+    def shared(self, per_component: Floats) -> Floats:
+        """[3, 64, 255] summed over the components that share a table: [count, 64, 255]."""
+        starts = ((0,), (0, 1), (0, 1, 2))[self.count - 1]
+        return np.add.reduceat(per_component, starts, axis=0)
+
+    def solve(self, multiplier: float) -> QTables:
+        """The tables that minimize costs + multiplier * bits; of equal steps the smallest."""
+        best = (self.shared(self.costs) + multiplier * self.shared(self.bits)).argmin(axis=2)
+        return QTables(STEPS[best].reshape(-1, 8, 8))
+
+    def bits_of(self, tables: QTables) -> float:
+        """Estimated bits of all the photos together."""
+        steps = tables.components().reshape(3, 64).astype(np.intp)
+        return float(np.take_along_axis(self.bits, steps[..., None] - 1, axis=2).sum())
+
+    def solve_bits(self, bits: float) -> QTables:
+        """The tables whose estimated bits are the most that do not exceed `bits` (else the fewest), by bisection."""
+        ratio = self.costs.max() / max(self.bits.max(), 1.0)
+        low, high = np.log(ratio) - 40.0, np.log(ratio) + 20.0
+        for _ in range(50):
+            middle = (low + high) / 2
+            if self.bits_of(self.solve(float(np.exp(middle)))) > bits:
+                low = middle
+            else:
+                high = middle
+        return self.solve(float(np.exp(high)))
+
+
+@dataclass(frozen=True)
+class Multiplier:
+    """A space of one dimension: from many bits (0) to few (`steps`), evenly spaced in log(estimated bits).
+
+    The ends are what standard tables of quality 95 and 4 are estimated to take.
+    """
+
+    problem: Lagrangian
+    steps: int = 128
+
+    @property
+    def box(self) -> Box:
+        return Box(np.array([0]), np.array([self.steps]))
+
+    def tables(self, point: npt.NDArray[np.int64]) -> QTables:
+        most, fewest = (self.problem.bits_of(QTables.standard(quality)) for quality in (95, 4))
+        return self.problem.solve_bits(most * (fewest / most) ** (int(point[0]) / self.steps))
+
+
+class Sweep:
+    """Every point of a one-dimensional box, the ends first, then middle after middle (van der Corput's order)."""
+
+    def __init__(self, box: Box) -> None:
+        low, high = int(box.low[0]), int(box.high[0])
+        halves, gap = [low, high], high - low
+        while gap > 1:
+            gap = -(-gap // 2)
+            halves += range(low + gap, high, gap)
+        self._order = list(dict.fromkeys([*halves, *range(low, high + 1)]))
+        self._next = 0
+
+    def ask(self) -> Points:
+        point = self._order[self._next % len(self._order)]
+        self._next += 1
+        return np.array([[point]], dtype=np.int64)
+
+    def tell(self, points: Points, losses: Losses) -> None:
+        """Nothing to learn."""

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from qtable.codec import Codec
+from qtable.data import Photos
+from qtable.sensitivity import BINS, RESOLUTION, Sensitivity, measure
+from qtable.tables import QTables
+from qtable.task import Classifier
+from search.base import Box
+from search.closed_form import Lagrangian, Multiplier, Sweep, distortion, entropy_bits
+from tests.test_sensitivity import PlantedNet, photos  # noqa: F401
+
+
+def histogram(
+    values: np.ndarray[tuple[int], np.dtype[np.float64]], weights: float = 1.0
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    bins = np.rint(np.abs(values) * RESOLUTION).astype(int)
+    return np.bincount(bins, minlength=BINS) * weights
+
+
+def test_distortion_and_entropy_equal_their_definitions() -> None:
+    rng = np.random.default_rng(0)
+    values = np.rint(rng.laplace(0, 20, 500) * RESOLUTION) / RESOLUTION
+    levels = np.zeros((3, 64, BINS))
+    levels[0, 5] = histogram(values)
+    d, r = distortion(levels)[0, 5], entropy_bits(levels)[0, 5]
+    for q in (1, 2, 7, 40, 255):
+        k = np.sign(values) * np.floor(np.abs(values) / q + 0.5)
+        assert d[q - 1] == pytest.approx(np.square(values - q * k).sum())
+        _, n = np.unique(np.abs(k), return_counts=True)
+        signs = (k != 0).sum()
+        assert r[q - 1] == pytest.approx(-(n * np.log2(n / 500)).sum() + signs)
+
+
+def test_brute_force_on_two_frequencies_finds_the_same_tables() -> None:
+    rng = np.random.default_rng(1)
+    levels, costs = np.zeros((3, 64, BINS)), np.zeros((3, 64, BINS))
+    for k, scale, weight in ((1, 30.0, 2.0), (9, 12.0, 0.3)):
+        values = np.rint(rng.laplace(0, scale, 400) * RESOLUTION) / RESOLUTION
+        levels[0, k], costs[0, k] = histogram(values), histogram(values, weight)
+    problem = Lagrangian.of(Sensitivity(levels, costs, 1), count=1)
+    d, r = distortion(costs)[0], entropy_bits(levels)[0]
+    for multiplier in (1.0, 20.0, 300.0):
+        best = min(
+            itertools.product(range(255), repeat=2),
+            key=lambda q: d[1, q[0]] + d[9, q[1]] + multiplier * (r[1, q[0]] + r[9, q[1]]),
+        )
+        found = problem.solve(multiplier).values[0].reshape(64)
+        assert (found[1] - 1, found[9] - 1) == best
+
+
+def test_the_planted_frequency_stays_fine_and_the_rest_goes(photos: Photos) -> None:  # noqa: F811
+    problem = Lagrangian.of(measure(photos, Classifier(PlantedNet(2, 3)), Codec("4:4:4")))
+    tables = problem.solve_bits(0.15 * problem.bits_of(QTables.standard(50)))
+    luma = tables.values[0]
+    assert luma[2, 3] < 20
+    assert np.delete(luma.ravel(), 8 * 2 + 3).min() > 3 * int(luma[2, 3])
+
+
+def test_bits_fall_as_the_multiplier_rises(photos: Photos) -> None:  # noqa: F811
+    space = Multiplier(Lagrangian.of(measure(photos, Classifier(PlantedNet(0, 1)), Codec()), count=3), steps=10)
+    bits = [space.problem.bits_of(space.tables(np.array([i]))) for i in range(11)]
+    assert all(a >= b for a, b in itertools.pairwise(bits))
+    assert bits[0] > 3 * bits[-1]
+    assert space.tables(np.array([0])).count == 3
+
+
+def test_tables_shared_by_chroma_weigh_both_components() -> None:
+    rng = np.random.default_rng(2)
+    problem = Lagrangian(rng.random((3, 64, 255)), rng.random((3, 64, 255)), count=2)
+    assert np.array_equal(problem.shared(problem.costs)[1], problem.costs[1] + problem.costs[2])
+    one = Lagrangian(problem.costs, problem.bits, count=1)
+    assert np.allclose(one.shared(one.bits)[0], one.bits.sum(axis=0))
+
+
+@pytest.mark.parametrize("high", [0, 1, 2, 7, 128])
+def test_sweep_visits_every_point_once_and_spreads(high: int) -> None:
+    sweep = Sweep(Box(np.array([0]), np.array([high])))
+    points = [int(sweep.ask()[0, 0]) for _ in range(high + 1)]
+    assert sorted(points) == list(range(high + 1))
+    if high == 128:
+        assert points[:5] == [0, 128, 64, 32, 96]
