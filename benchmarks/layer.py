@@ -1,7 +1,7 @@
 """JPEGLayer against kornia's differentiable JPEG: time, memory, and pixels equal to libjpeg-turbo's.
 
-`python benchmarks/layer.py [--out results/layer]`: 16 x 3 x 224 x 224, 4:2:0, standard tables at quality 50, forward and
-backward with gradients to the photos and to the tables. Both layers run in one process, turn by turn, so that what
+`python benchmarks/layer.py [--out results/layer]`: 16 x 3 x 224 x 224, 4:2:0, standard tables of quality 50, forward
+and backward with gradients to the photos and to the tables. Both layers run in one process, turn by turn, so that what
 else the machine does slows both; peak memory is measured in a fresh process for each (on Linux).
 """
 
@@ -236,7 +236,7 @@ def main() -> None:
         return
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     record = {
-        "what": f"Forward and backward, {' x '.join(map(str, SHAPE))}, {CODEC.subsampling}, standard tables, quality 50.",
+        "what": f"Forward and backward, {' x '.join(map(str, SHAPE))}, {CODEC.subsampling}, tables of quality 50.",
         "command": "python benchmarks/layer.py",
         "repeats": arguments.repeats,
         "versions": versions(),

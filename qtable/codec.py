@@ -324,7 +324,7 @@ def _end_of_scan(data: bytes, at: int) -> int:
 
 
 def read_coefficients(data: bytes) -> Coefficients:
-    """Quantized coefficients as stored in a YCbCr file, without the dummy blocks that fill up MCUs. Raises JpegError."""
+    """Quantized coefficients as stored in a YCbCr file, without the dummy blocks that fill up MCUs. JpegError else."""
     import jpeglib
 
     if len(read_header(data).components) != 3:

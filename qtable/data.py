@@ -124,14 +124,14 @@ class ImageSet:
 
     @classmethod
     def embedded(cls) -> ImageSet:
-        """The default task's crops of photographs that ship inside scikit-image and scikit-learn; split by place."""
+        """The default task's crops of photographs that ship inside scikit-image; split by place."""
         from qtable import embedded
 
         def photos(split: Split) -> Photos:
             crops = embedded.crops(split)
             return Photos(tuple(crops.images), np.asarray(crops.labels, np.int64), tuple(crops.names))
 
-        classes = tuple(embedded.crops("test").classes)
+        classes = tuple(view.name for view in embedded.views())
         return cls(photos("fit"), photos("search"), photos("test"), source="embedded", classes=classes)
 
 

@@ -122,13 +122,10 @@ def _whole_blocks(samples: int) -> int:
 
 Matrix = tuple[tuple[int, ...], ...]
 
-# jccolor.c, `rgb_ycc_start`: FIX(x) = x * 2^16 + 0.5. The constants of Y: ONE_HALF, and - 128 to centre; of Cb and Cr:
-# ONE_HALF - 1, for there + 128 and the - 128 to centre cancel. No partial sum for 8-bit samples reaches 2^24.
-_RGB1_TO_YCC: Final[Matrix] = (
-    (19595, 38470, 7471, 32768 - (128 << 16)),
-    (-11059, -21709, 32768, 32767),
-    (32768, -27439, -5329, 32767),
-)
+# jccolor.c, `rgb_ycc_start`: FIX(x) = x * 2^16 + 0.5; no partial sum for 8-bit samples reaches 2^24.
+_RGB_TO_YCC: Final[Matrix] = ((19595, 38470, 7471), (-11059, -21709, 32768), (32768, -27439, -5329))
+# Y: ONE_HALF, and - 128 to centre. Cb and Cr: ONE_HALF - 1, for there + 128 and the - 128 to centre cancel.
+_YCC_BIAS: Final = (32768 - (128 << 16), 32767, 32767)
 # jdcolor.c, `build_ycc_rgb_table`: FIX(x) for Cb and Cr.
 _YCC_TO_RGB: Final[Matrix] = ((65536, 0, 91881), (65536, -22554, -46802), (65536, 116130, 0))
 
@@ -196,7 +193,8 @@ class _Pass(NamedTuple):
 class _Constants(NamedTuple):
     """Constants of one dtype and device; made once."""
 
-    rgb1_to_ycc: Tensor
+    rgb_to_ycc: Tensor
+    ycc_bias: Tensor
     ycc_to_rgb: Tensor
     forward_rows: tuple[_Pass, _Pass]  # for one run of 8, for two at a time
     forward_columns: _Pass
@@ -219,7 +217,8 @@ def _constants(dtype: torch.dtype, device: torch.device) -> _Constants:
         inverse_bias[0] = 1 / 8
         inverse_bias[0, 0] += 4
         return _Constants(
-            rgb1_to_ycc=torch.tensor(_RGB1_TO_YCC).to(like) / 65536,
+            rgb_to_ycc=torch.tensor(_RGB_TO_YCC).to(like) / 65536,
+            ycc_bias=torch.tensor(_YCC_BIAS).to(like)[:, None] / 65536,
             ycc_to_rgb=torch.tensor(_YCC_TO_RGB).to(like) / 65536,
             forward_rows=(forward_rows, forward_rows.doubled()),
             forward_columns=_Pass.build(islow, 15, like),  # CONST_BITS + PASS1_BITS
@@ -263,11 +262,9 @@ def to_ycc(rgb: Tensor) -> Tensor:
 
     rgb: float [n, 3, h, w], 0..255; fractions are rounded first.
     """
-    count, _, height, width = rgb.shape
-    rgb1 = rgb.new_empty(count, 4, height, width)  # and ones, for the rounding constants
-    torch.round(rgb, out=rgb1[:, :3])
-    rgb1[:, 3] = 1
-    return torch.matmul(_constants_for(rgb).rgb1_to_ycc, rgb1.flatten(2)).floor_().view(rgb.shape)
+    constants = _constants_for(rgb)
+    ycc = torch.matmul(constants.rgb_to_ycc, rgb.round().flatten(2))
+    return ycc.add_(constants.ycc_bias).floor_().view(rgb.shape)
 
 
 def extend(planes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -391,7 +388,7 @@ def _spread(even: Tensor, odd: Tensor, dim: int) -> Tensor:
 def to_rgb(ycc: Tensor) -> Tensor:
     """Y + 128.5, centred Cb and Cr [n, 3, h, w] -> RGB before the range limit; jdcolor.c `ycc_rgb_convert`.
 
-    Exact integers within 0..255, else perhaps off by one: R and B are sums of two terms with 16 fractional bits, rounded
+    Exact integers within 0..255, else perhaps off by one: R and B are sums of two terms of 16 fractional bits, rounded
     once and only beyond 2^8; G's terms have 15 fractional bits, and no partial sum reaches 2^9.
     """
     return torch.matmul(_constants_for(ycc).ycc_to_rgb, ycc.flatten(2)).floor_().view(ycc.shape)
@@ -399,7 +396,7 @@ def to_rgb(ycc: Tensor) -> Tensor:
 
 # ---- whole photos ---------------------------------------------------------------------------------------------
 
-CHUNK_PIXELS: Final = 1 << 18
+CHUNK_PIXELS: Final = 1 << 16
 """Pixels worked on at a time on a CPU: few enough for its cache, enough to outweigh the overhead of calls."""
 
 

@@ -165,7 +165,7 @@ class _Ideal(NamedTuple):
     ycc_to_rgb: Tensor  # [3, 3]
     dct: Tensor  # [8 frequencies, 8 samples], orthonormal
     repeat: Tensor  # [8, 16]: each of 8 samples twice
-    halves: Tensor  # [2, 16, 8]: the even ones, the odd ones of 16 samples
+    triangle: Tensor  # [8, 16]: 3/4 of the nearer and 1/4 of the farther of 8 samples; 0 for those beyond the 8
 
 
 @functools.cache
@@ -174,11 +174,12 @@ def _ideal(dtype: torch.dtype, device: torch.device) -> _Ideal:
         frequency, sample = torch.arange(8, dtype=torch.float64)[:, None], torch.arange(8, dtype=torch.float64)
         basis = torch.cos((2 * sample + 1) * frequency * math.pi / 16) / 2
         basis[0] /= math.sqrt(2)
-        repeat, halves = torch.eye(8).repeat_interleave(2, 1), torch.eye(16).view(16, 8, 2).permute(2, 0, 1)
+        repeat = torch.eye(8).repeat_interleave(2, 1)
+        triangle = 0.75 * repeat
+        triangle[:, 2::2] += 0.25 * torch.eye(8)[:, :-1]
+        triangle[:, 1:-1:2] += 0.25 * torch.eye(8)[:, 1:]
         colour = (torch.tensor(matrix, dtype=torch.float64) for matrix in (_RGB_TO_YCC, _YCC_TO_RGB))
-        return _Ideal(
-            *(matrix.to(device=device, dtype=dtype) for matrix in (*colour, basis, repeat, halves.contiguous()))
-        )
+        return _Ideal(*(matrix.to(device=device, dtype=dtype) for matrix in (*colour, basis, repeat, triangle)))
 
 
 def _transform(planes: Tensor, matrix: Tensor) -> Tensor:
@@ -239,33 +240,45 @@ def _interpolate_adjoint(gradient: Tensor, frame: Frame) -> Tensor:
     """Gradient at [n, 2, h, w] -> at [n, 2, *frame.chroma_size]; the transpose of `_interpolate`."""
     vertical, horizontal = frame.factors
     height, width = frame.chroma_size
-    gather = _pair_sums if width <= 2 else _triangle_adjoint
     if vertical == 2:
         gradient = _grow(gradient, (2 * height, gradient.shape[-1]))
-        gradient = gather(gradient[..., 0::2, :], gradient[..., 1::2, :], 2)
+        even, odd = gradient[..., 0::2, :], gradient[..., 1::2, :]
+        gradient = even + odd if width <= 2 else _triangle_rows_adjoint(even, odd)
     if horizontal == 2:
         gradient = _grow(gradient, (height, 2 * frame.padded_chroma[1]))
-        # Every second column: products with a selecting matrix are faster than strided reading.
-        runs, halves = gradient.reshape(-1, 16), _ideal(gradient.dtype, gradient.device).halves
-        even, odd = (torch.mm(runs, half).view(*gradient.shape[:-1], -1)[..., :width] for half in halves)
-        gradient = gather(even, odd, 3)
-    return gradient
+        gradient = _repeat_adjoint(gradient) if width <= 2 else _triangle_columns_adjoint(gradient, width)
+    return gradient[..., :width]
 
 
-def _pair_sums(even: Tensor, odd: Tensor, dim: int) -> Tensor:
-    """The transpose of repetition along `dim`, from the gradients at even and odd outputs."""
-    return even + odd
-
-
-def _triangle_adjoint(even: Tensor, odd: Tensor, dim: int) -> Tensor:
-    """The transpose of `_triangle`, from the gradients at even and odd outputs."""
-    last = even.shape[dim] - 1
+def _triangle_rows_adjoint(even: Tensor, odd: Tensor) -> Tensor:
+    """The transpose of `_triangle` along rows, from the gradients at even and odd rows."""
     out = (even + odd).mul_(0.75)
-    out.narrow(dim, 0, last).add_(even.narrow(dim, 1, last), alpha=0.25)
-    out.narrow(dim, 1, last).add_(odd.narrow(dim, 0, last), alpha=0.25)
-    out.narrow(dim, 0, 1).add_(even.narrow(dim, 0, 1), alpha=0.25)
-    out.narrow(dim, last, 1).add_(odd.narrow(dim, last, 1), alpha=0.25)
+    out[..., :-1, :].add_(even[..., 1:, :], alpha=0.25)
+    out[..., 1:, :].add_(odd[..., :-1, :], alpha=0.25)
+    out[..., 0, :].add_(even[..., 0, :], alpha=0.25)
+    out[..., -1, :].add_(odd[..., -1, :], alpha=0.25)
     return out
+
+
+def _triangle_columns_adjoint(gradient: Tensor, width: int) -> Tensor:
+    """The transpose of `_triangle` from `width` columns; gradient: [..., 16k], zero from column 2 * width on.
+
+    As one matrix product on each run of 16, and what crosses the runs' borders.
+    """
+    runs = gradient.view(*gradient.shape[:-1], -1, 16)
+    out = torch.matmul(runs, _ideal(gradient.dtype, gradient.device).triangle.T)
+    out[..., :-1, 7].add_(runs[..., 1:, 0], alpha=0.25)
+    out[..., 1:, 0].add_(runs[..., :-1, 15], alpha=0.25)
+    out = out.view(*gradient.shape[:-1], -1)
+    out[..., 0].add_(gradient[..., 0], alpha=0.25)
+    out[..., width - 1].add_(gradient[..., 2 * width - 1], alpha=0.25)
+    return out
+
+
+def _repeat_adjoint(gradient: Tensor) -> Tensor:
+    """The transpose of repeating each column; gradient: [..., 16k]."""
+    runs = gradient.view(*gradient.shape[:-1], -1, 16)
+    return torch.matmul(runs, _ideal(gradient.dtype, gradient.device).repeat.T).view(*gradient.shape[:-1], -1)
 
 
 def _add_pool_adjoint(gradient: Tensor, frame: Frame, out: Tensor) -> None:
@@ -308,14 +321,20 @@ def _clamp_adjoint(gradient: Tensor, value: Tensor, low: float, high: float) -> 
     return passed
 
 
-def _decode_adjoint(gradient: Tensor, decoded: dct.Decoded, frame: Frame) -> Tensor:
-    """Gradient at the pixels [n, 3, h, w] -> at the canvas of dequantized coefficients."""
+def _decode_adjoint(gradient: Tensor, frame: Frame, decoded: dct.Decoded | None) -> Tensor:
+    """Gradient at the pixels [n, 3, h, w] -> at the canvas of dequantized coefficients.
+
+    decoded: what the range limits were applied to; None: as if there were no limits.
+    """
     ideal = _ideal(gradient.dtype, gradient.device)
-    gradient = _clamp_adjoint(gradient, decoded.rgb, 0, 255)
+    if decoded is not None:
+        gradient = _clamp_adjoint(gradient, decoded.rgb, 0, 255)
     ycc = torch.matmul(ideal.ycc_to_rgb.T, gradient.flatten(2)).view(gradient.shape)
     luma, chroma = _grow(ycc[:, :1], frame.padded_luma), _interpolate_adjoint(ycc[:, 1:], frame)
     canvas = dct.assemble(luma, _grow(chroma, frame.padded_chroma), frame)
-    return _transform(_clamp_adjoint(canvas, decoded.samples, -128, 127), ideal.dct)
+    if decoded is not None:
+        canvas = _clamp_adjoint(canvas, decoded.samples, -128, 127)
+    return _transform(canvas, ideal.dct)
 
 
 def coefficient_gradient(gradient: Tensor, subsampling: Subsampling) -> Planes:
@@ -324,11 +343,7 @@ def coefficient_gradient(gradient: Tensor, subsampling: Subsampling) -> Planes:
     The transpose of the ideal linear decoder (no roundings, no range limits): what a loss feels at each coefficient.
     """
     frame = Frame(gradient.shape[-2], gradient.shape[-1], subsampling)
-    ideal = _ideal(gradient.dtype, gradient.device)
-    ycc = torch.matmul(ideal.ycc_to_rgb.T, gradient.flatten(2)).view(gradient.shape)
-    luma, chroma = _grow(ycc[:, :1], frame.padded_luma), _interpolate_adjoint(ycc[:, 1:], frame)
-    canvas = dct.assemble(luma, _grow(chroma, frame.padded_chroma), frame)
-    return frame.planes(_transform(canvas, ideal.dct))
+    return frame.planes(_decode_adjoint(gradient, frame, None))
 
 
 def _encode_adjoint(canvas: Tensor, frame: Frame, out: Tensor) -> None:
@@ -345,17 +360,19 @@ def _encode_adjoint(canvas: Tensor, frame: Frame, out: Tensor) -> None:
 
 
 def _quantizer_adjoint(
-    at_decoded: Tensor | None, at_levels: Tensor | None, f: Tensor, k: Tensor, per_step: Tensor, rounding: Rounding
+    at_decoded: Tensor | None, at_levels: Tensor | None, f: Tensor, k: Tensor, per_8q: Tensor, rounding: Rounding
 ) -> tuple[Tensor, Tensor]:
     """Gradients at the decoded k q and at the levels k -> at F, a canvas, and at the tiled steps q [*canvas_size].
 
-    f: libjpeg's integers, 8 F. per_step: 1 / q. With z = F / q and r' the surrogate's slope at z:
+    f: libjpeg's integers, 8 F. per_8q: 1 / 8q. With z = F / q and r' the surrogate's slope at z:
     at_f = r' (at_decoded + at_levels / q), at_q = at_decoded k - at_f z, summed over the photos.
     """
-    z = f * (per_step / 8)
+    if at_decoded is not None and at_levels is None and isinstance(rounding, STE):
+        return at_decoded, torch.addcmul(k, f, per_8q, value=-1).mul_(at_decoded).sum(0)
+    z = f * per_8q
     at_f = torch.zeros_like(z) if at_decoded is None else at_decoded
     if at_levels is not None:
-        at_f = torch.addcmul(at_f, at_levels, per_step)
+        at_f = torch.addcmul(at_f, at_levels, per_8q, value=8)
     if not isinstance(rounding, STE):
         at_f = pullback(rounding, z, at_f)
     minus_at_q = z.mul_(at_f)
@@ -397,18 +414,18 @@ class _ExactJPEG(torch.autograd.Function):
     def backward(ctx: Any, at_pixels: Tensor | None, *at_planes: Tensor | None) -> tuple[Tensor | None, ...]:
         frame: Frame = ctx.frame
         steps, levels, *kept = ctx.saved_tensors
-        per_step = 1 / frame.tiled(steps)
+        per_8q = 0.125 / frame.tiled(steps)
         at_levels = _gradient_canvas(at_planes, levels, frame)
         at_rgb = steps.new_empty(len(levels), 3, frame.height, frame.width) if ctx.needs_input_grad[0] else None
-        at_q = torch.zeros_like(per_step)
+        at_q = torch.zeros_like(per_8q)
         with torch.autocast(steps.device.type, enabled=False):
             for index, part in enumerate(dct.chunks(len(levels), frame, steps.device)):
                 f, samples, limitless = kept[3 * index : 3 * index + 3]
                 at_k = None if at_levels is None else at_levels[part]
                 at_decoded = None
                 if at_pixels is not None:
-                    at_decoded = _decode_adjoint(at_pixels[part], dct.Decoded(samples, limitless), frame)
-                at_f, at_q_here = _quantizer_adjoint(at_decoded, at_k, f, levels[part], per_step, ctx.rounding)
+                    at_decoded = _decode_adjoint(at_pixels[part], frame, dct.Decoded(samples, limitless))
+                at_f, at_q_here = _quantizer_adjoint(at_decoded, at_k, f, levels[part], per_8q, ctx.rounding)
                 at_q += at_q_here
                 if at_rgb is not None:
                     _encode_adjoint(at_f, frame, at_rgb[part])

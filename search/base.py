@@ -34,7 +34,8 @@ class Box:
 
     def contains(self, points: Points) -> npt.NDArray[np.bool_]:
         """bool [n]."""
-        return np.logical_and.reduce((points >= self.low) & (points <= self.high), axis=1)
+        inside: npt.NDArray[np.bool_] = np.logical_and.reduce((points >= self.low) & (points <= self.high), axis=1)
+        return inside
 
 
 class Searcher(Protocol):

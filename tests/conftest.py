@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from qtable.codec import RGB
+from qtable.data import Photos
 from qtable.tables import QTables
 
+torch.set_num_threads(1)  # pytest-xdist's workers share the cores
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -34,3 +37,16 @@ def asymmetric() -> QTables:
     """An asymmetric luma table and a different chroma table: a transposition or a zigzag slip shows at once."""
     rising = np.arange(1, 65).reshape(8, 8)
     return QTables(np.stack([rising, 65 - rising]))
+
+
+@pytest.fixture(scope="session")
+def crops() -> Photos:
+    """24 crops of a photograph in two sizes, with random labels 0 and 1."""
+    from skimage import data
+
+    image, rng = data.coffee(), np.random.default_rng(0)
+    images = []
+    for i in range(24):
+        top, left = rng.integers(0, 300), rng.integers(0, 500)
+        images.append(np.ascontiguousarray(image[top : top + 48, left : left + 56 + 16 * (i % 2)]))
+    return Photos(tuple(images), rng.integers(0, 2, 24), tuple(map(str, range(24))))

@@ -11,15 +11,14 @@ from qtable.sensitivity import BINS, RESOLUTION, Sensitivity, measure
 from qtable.tables import QTables
 from qtable.task import Classifier
 from search.base import Box
-from search.closed_form import Lagrangian, Multiplier, Sweep, distortion, entropy_bits
-from tests.test_sensitivity import PlantedNet, photos  # noqa: F401
+from search.closed_form import Floats, Lagrangian, Multiplier, Sweep, distortion, entropy_bits
+from tests.planted import Planted
 
 
-def histogram(
-    values: np.ndarray[tuple[int], np.dtype[np.float64]], weights: float = 1.0
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def histogram(values: Floats, weights: float = 1.0) -> Floats:
     bins = np.rint(np.abs(values) * RESOLUTION).astype(int)
-    return np.bincount(bins, minlength=BINS) * weights
+    counted: Floats = weights * np.bincount(bins, minlength=BINS).astype(np.float64)
+    return counted
 
 
 def test_distortion_and_entropy_equal_their_definitions() -> None:
@@ -53,16 +52,18 @@ def test_brute_force_on_two_frequencies_finds_the_same_tables() -> None:
         assert (found[1] - 1, found[9] - 1) == best
 
 
-def test_the_planted_frequency_stays_fine_and_the_rest_goes(photos: Photos) -> None:  # noqa: F811
-    problem = Lagrangian.of(measure(photos, Classifier(PlantedNet(2, 3)), Codec("4:4:4")))
+def test_the_planted_frequency_stays_fine_and_the_rest_goes(crops: Photos) -> None:
+    problem = Lagrangian.of(measure(crops, Classifier(Planted(2, 3, scale=190, squares=True)), Codec("4:4:4")))
     tables = problem.solve_bits(0.15 * problem.bits_of(QTables.standard(50)))
     luma = tables.values[0]
     assert luma[2, 3] < 20
     assert np.delete(luma.ravel(), 8 * 2 + 3).min() > 3 * int(luma[2, 3])
 
 
-def test_bits_fall_as_the_multiplier_rises(photos: Photos) -> None:  # noqa: F811
-    space = Multiplier(Lagrangian.of(measure(photos, Classifier(PlantedNet(0, 1)), Codec()), count=3), steps=10)
+def test_bits_fall_as_the_multiplier_rises(crops: Photos) -> None:
+    space = Multiplier(
+        Lagrangian.of(measure(crops, Classifier(Planted(0, 1, scale=190, squares=True)), Codec()), count=3), steps=10
+    )
     bits = [space.problem.bits_of(space.tables(np.array([i]))) for i in range(11)]
     assert all(a >= b for a, b in itertools.pairwise(bits))
     assert bits[0] > 3 * bits[-1]

@@ -67,7 +67,7 @@ def test_around_moves_by_eighths_of_an_octave() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Bands(1), lambda: Around(QTables.flat(1), 0), lambda: Box(np.ones(2), np.zeros(2))]
+    "make", [lambda: Bands(1), lambda: Around(QTables.flat(1), 0), lambda: Box(np.array([1]), np.array([0]))]
 )
 def test_empty_spaces_are_refused(make: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match=r"allowed|empty"):

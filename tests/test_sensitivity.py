@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qtable.codec import SUBSAMPLINGS, Codec, Subsampling
 from qtable.data import Photos
@@ -14,35 +14,23 @@ from qtable.layer import coefficient_gradient, relaxed
 from qtable.sensitivity import RESOLUTION, Sensitivity, measure
 from qtable.tables import QTables
 from qtable.task import Classifier
+from tests.planted import Planted
 
 
-class PlantedNet(nn.Module):
-    """Two logits, +-z: z is the mean over blocks of the product of luma with one 8 x 8 DCT basis function, squared."""
+class Nudge:
+    """In place of rounding: levels moved by seeded noise."""
 
-    basis: Tensor
+    exact = False
 
-    def __init__(self, u: int, v: int) -> None:
-        super().__init__()
-        n = torch.arange(8)
-        rows, columns = (torch.cos((2 * n + 1) * k * torch.pi / 16) for k in (u, v))
-        self.register_buffer("basis", torch.outer(rows, columns)[None, None])
+    def __init__(self, strength: float) -> None:
+        self.strength = strength
 
-    def forward(self, rgb: Tensor) -> Tensor:
-        luma = (rgb * rgb.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
-        z = torch.nn.functional.conv2d(luma, self.basis, stride=8).square().mean(dim=(1, 2, 3)) / 3000
-        return torch.stack([z, -z], dim=1)
+    def __call__(self, z: Tensor) -> Tensor:
+        return z + self.strength * torch.randn(z.shape, generator=torch.Generator().manual_seed(1), dtype=z.dtype)
 
 
-@pytest.fixture(scope="module")
-def photos() -> Photos:
-    from skimage import data
-
-    image, rng = data.coffee(), np.random.default_rng(0)
-    images = []
-    for i in range(24):
-        top, left = rng.integers(0, 300), rng.integers(0, 500)
-        images.append(np.ascontiguousarray(image[top : top + 48, left : left + 56 + 16 * (i % 2)]))
-    return Photos(tuple(images), rng.integers(0, 2, 24), tuple(map(str, range(24))))
+def squares(u: int, v: int) -> Planted:
+    return Planted(u, v, scale=190, squares=True)
 
 
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
@@ -51,14 +39,8 @@ def test_coefficient_gradient_is_the_transpose_of_the_ideal_decoder(subsampling:
     torch.manual_seed(0)
     rgb = torch.rand(1, 3, 21, 35, dtype=torch.float64) * 60 + 100
     frame, steps = Frame(21, 35, subsampling), torch.ones(3, 8, 8, dtype=torch.float64)
-    moved: list[Tensor] = []
-
-    def nudge(levels: Tensor) -> Tensor:
-        moved.append(torch.randn_like(levels) * 0.01)
-        return levels + moved[-1]
-
-    plain, before = relaxed(rgb, steps, frame, lambda levels: levels)
-    nudged, after = relaxed(rgb, steps, frame, nudge)
+    plain, before = relaxed(rgb, steps, frame, Nudge(0.0))
+    nudged, after = relaxed(rgb, steps, frame, Nudge(0.01))
     g = torch.randn_like(plain)
     at_coefficients = coefficient_gradient(g, subsampling)
     expected = (g * (nudged - plain)).sum()
@@ -66,8 +48,8 @@ def test_coefficient_gradient_is_the_transpose_of_the_ideal_decoder(subsampling:
     assert float(got) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_only_the_planted_frequency_costs(photos: Photos) -> None:
-    statistics = measure(photos, Classifier(PlantedNet(2, 3)), Codec("4:4:4"))
+def test_only_the_planted_frequency_costs(crops: Photos) -> None:
+    statistics = measure(crops, Classifier(squares(2, 3)), Codec("4:4:4"))
     per_frequency = statistics.costs.sum(axis=2)
     assert per_frequency[0].argmax() == 8 * 2 + 3
     others = np.delete(per_frequency[0], 8 * 2 + 3)
@@ -75,9 +57,9 @@ def test_only_the_planted_frequency_costs(photos: Photos) -> None:
     assert per_frequency[0].max() > 1e3 * per_frequency[1:].max()
 
 
-def test_levels_count_every_coefficient(photos: Photos) -> None:
-    statistics = measure(photos, Classifier(PlantedNet(0, 1)), Codec("4:2:0"))
-    batch = [coefficients(torch.from_numpy(p.copy()).permute(2, 0, 1)[None], "4:2:0") for p in photos.images]
+def test_levels_count_every_coefficient(crops: Photos) -> None:
+    statistics = measure(crops, Classifier(squares(0, 1)), Codec("4:2:0"))
+    batch = [coefficients(torch.from_numpy(p.copy()).permute(2, 0, 1)[None], "4:2:0") for p in crops.images]
     for component in range(3):
         planes = [planes[component][0].reshape(-1, 64) for planes in batch]
         assert (statistics.levels[component].sum(axis=1) == sum(map(len, planes))).all()
@@ -85,20 +67,20 @@ def test_levels_count_every_coefficient(photos: Photos) -> None:
         assert np.array_equal(statistics.levels[component, 9][: len(second)], second.double().numpy())
 
 
-def test_statistics_of_shards_add_up_in_any_order(photos: Photos) -> None:
-    task, codec = Classifier(PlantedNet(1, 1)), Codec("4:2:0")
-    whole = measure(photos, task, codec, normalize=0.5)
-    shards = [measure(photos.subset(range(i, 24, 3)), task, codec, normalize=0.5) for i in (2, 0, 1)]
+def test_statistics_of_shards_add_up_in_any_order(crops: Photos) -> None:
+    task, codec = Classifier(squares(1, 1)), Codec("4:2:0")
+    whole = measure(crops, task, codec, normalize=0.5)
+    shards = [measure(crops.subset(range(i, 24, 3)), task, codec, normalize=0.5) for i in (2, 0, 1)]
     total = sum(shards, Sensitivity.zero())
     assert total.photos == whole.photos == 24
     assert np.array_equal(total.levels, whole.levels)
     np.testing.assert_allclose(total.costs, whole.costs, rtol=1e-6, atol=1e-12)
 
 
-def test_many_samples_approach_the_exact_fisher_information(photos: Photos) -> None:
+def test_many_samples_approach_the_exact_fisher_information(crops: Photos) -> None:
     """Two classes: sum_y p_y g_y^2 in closed form. For logits +-z, grad log p_y = (1 - p_y) 2 s_y grad z."""
-    few = photos.subset(range(4))
-    task, codec = Classifier(PlantedNet(0, 2)), Codec("4:4:4")
+    few = crops.subset(range(4))
+    task, codec = Classifier(squares(0, 2)), Codec("4:4:4")
     sampled = measure(few, task, codec, samples=400).costs[0, 2].sum()
     exact = 0.0
     for image in few.images:
@@ -106,28 +88,28 @@ def test_many_samples_approach_the_exact_fisher_information(photos: Photos) -> N
         z = task.logits(rgb)[0, 0]
         (gradient,) = torch.autograd.grad(z, rgb)
         p = torch.sigmoid(2 * z.detach())
-        squares = coefficient_gradient(gradient, "4:4:4").y.reshape(-1, 64)[:, 2].square().sum()
-        exact += float(4 * p * (1 - p) * squares)
+        norm = coefficient_gradient(gradient, "4:4:4").y.reshape(-1, 64)[:, 2].square().sum()
+        exact += float(4 * p * (1 - p) * norm)
     assert sampled == pytest.approx(exact, rel=0.15)
 
 
-def test_labels_and_distillation(photos: Photos) -> None:
-    task, codec = Classifier(PlantedNet(0, 2)), Codec("4:4:4")
+def test_labels_and_distillation(crops: Photos) -> None:
+    task, codec = Classifier(squares(0, 2)), Codec("4:4:4")
     for statistics in (
-        measure(photos, task, codec, target="labels"),
-        measure(photos, task, codec, target="distillation", at=QTables.standard(30)),
+        measure(crops, task, codec, target="labels"),
+        measure(crops, task, codec, target="distillation", at=QTables.standard(30)),
     ):
         assert statistics.costs[0].sum(axis=1).argmax() == 2
     with pytest.raises(ValueError, match="pass the tables"):
-        measure(photos, task, codec, target="distillation")
+        measure(crops, task, codec, target="distillation")
     with pytest.raises(ValueError, match="fisher, labels, distillation"):
-        measure(photos, task, codec, target="hessian")  # type: ignore[arg-type]
+        measure(crops, task, codec, target="hessian")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="1 or more"):
-        measure(photos, task, codec, samples=0)
+        measure(crops, task, codec, samples=0)
 
 
-def test_save_and_load(tmp_path: Path, photos: Photos) -> None:
-    statistics = measure(photos.subset([0, 1]), Classifier(PlantedNet(0, 1)), Codec())
+def test_save_and_load(tmp_path: Path, crops: Photos) -> None:
+    statistics = measure(crops.subset([0, 1]), Classifier(squares(0, 1)), Codec())
     statistics.save(tmp_path / "s.npz")
     again = Sensitivity.load(tmp_path / "s.npz")
     assert np.array_equal(again.costs, statistics.costs)
