@@ -105,20 +105,16 @@ class Times(NamedTuple):
 
 
 def timed(batch: Tensor, repeats: int) -> Times:
-    """Turn by turn: ours twice, kornia's twice, ours twice, ...
-
-    The second of the two is timed: the first gets back from the system the memory that the other layer has released.
-    """
+    """Turn by turn: ours, kornia's, ours, kornia's, ..."""
     steps = [STEPS[name](batch) for name in LAYERS]
     times = Times([], [])
-    for turn in range(repeats + 1):
+    for turn in range(repeats + 2):
         for step, kept in zip(steps, times, strict=True):
-            step()
             _synchronize(batch)
             start = time.perf_counter()
             step()
             _synchronize(batch)
-            if turn:  # the first turn warms up
+            if turn >= 2:  # the first two turns warm up
                 kept.append(time.perf_counter() - start)
     return times
 

@@ -173,21 +173,25 @@ class _Pass(NamedTuple):
         two = torch.eye(2).to(self.high)
         return _Pass(torch.kron(two, self.high), None if self.low is None else torch.kron(two, self.low), self.scale)
 
-    def along_rows(self, x: Tensor) -> Tensor:
-        """x @ matrix on each run of the last dimension, to be floored."""
-        runs = x.reshape(-1, len(self.high))
+    def along_rows(self, x: Tensor, out: Tensor) -> Tensor:
+        """x @ matrix on each run of the last dimension, to be floored; written to `out`."""
+        runs, product = x.view(-1, len(self.high)), out.view(-1, len(self.high))
         if self.low is None:
-            return torch.mm(runs, self.high).view(x.shape)
-        return torch.mm(runs, self.low).floor_().addmm_(runs, self.high, beta=self.scale).view(x.shape)
+            torch.mm(runs, self.high, out=product)
+        else:
+            torch.mm(runs, self.low, out=product).floor_().addmm_(runs, self.high, beta=self.scale)
+        return out
 
-    def along_columns(self, x: Tensor) -> Tensor:
-        """matrix @ x on each run of 8 of the last dimension but one, to be floored."""
-        runs = x.reshape(-1, 8, x.shape[-1])
+    def along_columns(self, x: Tensor, out: Tensor) -> Tensor:
+        """matrix @ x on each run of 8 of the last dimension but one, to be floored; written to `out`."""
+        runs, product = x.view(-1, 8, x.shape[-1]), out.view(-1, 8, x.shape[-1])
         high = self.high.expand(len(runs), 8, 8)
         if self.low is None:
-            return torch.bmm(high, runs).view(x.shape)
-        low = self.low.expand(len(runs), 8, 8)
-        return torch.bmm(low, runs).floor_().baddbmm_(high, runs, beta=self.scale).view(x.shape)
+            torch.bmm(high, runs, out=product)
+        else:
+            low = self.low.expand(len(runs), 8, 8)
+            torch.bmm(low, runs, out=product).floor_().baddbmm_(high, runs, beta=self.scale)
+        return out
 
 
 class _Constants(NamedTuple):
@@ -305,17 +309,18 @@ def assemble(luma: Tensor, chroma: Tensor, frame: Frame) -> Tensor:
     return canvas
 
 
-def forward_dct(canvas: Tensor) -> Tensor:
+def forward_dct(canvas: Tensor, out: Tensor | None = None) -> Tensor:
     """Centred samples -> integers, 8 x the orthonormal coefficients; jfdctint.c `jpeg_fdct_islow`."""
     constants = _constants_for(canvas)
-    rows = constants.forward_rows[canvas.shape[-1] % 16 == 0].along_rows(canvas).add_(0.5).floor_()
-    return constants.forward_columns.along_columns(rows).add_(0.5).floor_()
+    rows = constants.forward_rows[canvas.shape[-1] % 16 == 0].along_rows(canvas, torch.empty_like(canvas))
+    out = torch.empty_like(canvas) if out is None else out
+    return constants.forward_columns.along_columns(rows.add_(0.5).floor_(), out).add_(0.5).floor_()
 
 
-def encode(rgb: Tensor, frame: Frame) -> Tensor:
+def encode(rgb: Tensor, frame: Frame, out: Tensor | None = None) -> Tensor:
     """RGB -> a canvas of libjpeg's unquantized coefficients (8 x orthonormal). rgb: as for `to_ycc`."""
     ycc = to_ycc(rgb)
-    return forward_dct(assemble(extend(ycc[:, :1], frame.padded_luma), downsample(ycc[:, 1:], frame), frame))
+    return forward_dct(assemble(extend(ycc[:, :1], frame.padded_luma), downsample(ycc[:, 1:], frame), frame), out)
 
 
 TIES_OUTWARD: Final = 1 + 2.0**-16
@@ -333,22 +338,23 @@ class Decoded(NamedTuple):
     rgb: Tensor  # [n, 3, h, w], to be limited to 0..255
 
 
-def decode_levels(levels: Tensor, steps: Tensor, frame: Frame) -> Decoded:
+def decode_levels(levels: Tensor, steps: Tensor, frame: Frame, out: Decoded | None = None) -> Decoded:
     """A canvas of quantized coefficients and tiled steps -> samples and pixels."""
     bias = _frame_constants(frame, levels.dtype, levels.device).inverse_bias
-    samples = inverse_dct(torch.addcmul(bias, levels, steps))
+    samples = inverse_dct(torch.addcmul(bias, levels, steps), out and out.samples)
     height, width = frame.chroma_size
     ycc = samples.new_empty(len(samples), 3, frame.height, frame.width)
     torch.clamp(frame.luma(samples)[..., : frame.height, : frame.width], -128, 127, out=ycc[:, :1]).add_(128.5)
     upsample(frame.chroma(samples)[..., :height, :width].clamp(-128, 127), frame, ycc[:, 1:])
-    return Decoded(samples, to_rgb(ycc))
+    return Decoded(samples, to_rgb(ycc, out and out.rgb))
 
 
-def inverse_dct(canvas: Tensor) -> Tensor:
+def inverse_dct(canvas: Tensor, out: Tensor | None = None) -> Tensor:
     """Dequantized integers + `inverse_bias` -> centred samples before the range limit; jidctint.c `jpeg_idct_islow`."""
     constants = _constants_for(canvas)
-    columns = constants.inverse_columns.along_columns(canvas).floor_()
-    return constants.inverse_rows[canvas.shape[-1] % 16 == 0].along_rows(columns).floor_()
+    columns = constants.inverse_columns.along_columns(canvas, torch.empty_like(canvas)).floor_()
+    out = canvas if out is None else out
+    return constants.inverse_rows[canvas.shape[-1] % 16 == 0].along_rows(columns, out).floor_()
 
 
 def upsample(chroma: Tensor, frame: Frame, out: Tensor) -> None:
@@ -385,18 +391,20 @@ def _spread(even: Tensor, odd: Tensor, dim: int) -> Tensor:
     return out.flatten(dim, dim + 1)
 
 
-def to_rgb(ycc: Tensor) -> Tensor:
+def to_rgb(ycc: Tensor, out: Tensor | None = None) -> Tensor:
     """Y + 128.5, centred Cb and Cr [n, 3, h, w] -> RGB before the range limit; jdcolor.c `ycc_rgb_convert`.
 
     Exact integers within 0..255, else perhaps off by one: R and B are sums of two terms of 16 fractional bits, rounded
     once and only beyond 2^8; G's terms have 15 fractional bits, and no partial sum reaches 2^9.
     """
-    return torch.matmul(_constants_for(ycc).ycc_to_rgb, ycc.flatten(2)).floor_().view(ycc.shape)
+    out = torch.empty_like(ycc) if out is None else out
+    torch.matmul(_constants_for(ycc).ycc_to_rgb, ycc.flatten(2), out=out.flatten(2))
+    return out.floor_()
 
 
 # ---- whole photos ---------------------------------------------------------------------------------------------
 
-CHUNK_PIXELS: Final = 1 << 16
+CHUNK_PIXELS: Final = 1 << 17
 """Pixels worked on at a time on a CPU: few enough for its cache, enough to outweigh the overhead of calls."""
 
 

@@ -390,21 +390,20 @@ class _ExactJPEG(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         dtype = dct.exact_dtype(rgb)
         q = frame.tiled(steps)
-        per_step = dct.TIES_OUTWARD / 8 / q
+        per_8q = dct.TIES_OUTWARD / 8 / q
         pixels = torch.empty_like(rgb, memory_format=torch.contiguous_format)
         levels = rgb.new_empty(len(rgb), *frame.canvas_size)
-        kept: list[Tensor] = []
+        f, samples = (torch.empty_like(levels, dtype=dtype) for _ in range(2))
+        limitless = torch.empty_like(pixels, dtype=dtype)
         with torch.autocast(rgb.device.type, enabled=False):
             for part in dct.chunks(len(rgb), frame, rgb.device):
-                f = dct.encode(rgb[part].to(dtype), frame).to(rgb.dtype)
-                k = torch.mul(f, per_step, out=levels[part]).round_()
-                decoded = dct.decode_levels(k.to(dtype), q.to(dtype), frame)
-                samples, limitless = (x.to(rgb.dtype) for x in decoded)
-                torch.clamp(limitless, 0, 255, out=pixels[part])
-                if keep:
-                    kept += (f, samples, limitless)
+                dct.encode(rgb[part].to(dtype), frame, f[part])
+                torch.mul(f[part].to(rgb.dtype), per_8q, out=levels[part]).round_()
+                decoded = dct.Decoded(samples[part], limitless[part])
+                dct.decode_levels(levels[part].to(dtype), q.to(dtype), frame, decoded)
+                torch.clamp(decoded.rgb.to(rgb.dtype), 0, 255, out=pixels[part])
         if keep:
-            ctx.save_for_backward(steps, levels, *kept)
+            ctx.save_for_backward(steps, levels, f, samples, limitless)
             ctx.frame, ctx.rounding = frame, rounding
         ctx.set_materialize_grads(False)
         return pixels, *frame.planes(levels)
@@ -413,19 +412,22 @@ class _ExactJPEG(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, at_pixels: Tensor | None, *at_planes: Tensor | None) -> tuple[Tensor | None, ...]:
         frame: Frame = ctx.frame
-        steps, levels, *kept = ctx.saved_tensors
+        steps, levels, f, samples, limitless = ctx.saved_tensors
+        dtype = steps.dtype
         per_8q = 0.125 / frame.tiled(steps)
         at_levels = _gradient_canvas(at_planes, levels, frame)
-        at_rgb = steps.new_empty(len(levels), 3, frame.height, frame.width) if ctx.needs_input_grad[0] else None
+        at_rgb = steps.new_empty(limitless.shape) if ctx.needs_input_grad[0] else None
         at_q = torch.zeros_like(per_8q)
         with torch.autocast(steps.device.type, enabled=False):
-            for index, part in enumerate(dct.chunks(len(levels), frame, steps.device)):
-                f, samples, limitless = kept[3 * index : 3 * index + 3]
+            for part in dct.chunks(len(levels), frame, steps.device):
                 at_k = None if at_levels is None else at_levels[part]
                 at_decoded = None
                 if at_pixels is not None:
-                    at_decoded = _decode_adjoint(at_pixels[part], frame, dct.Decoded(samples, limitless))
-                at_f, at_q_here = _quantizer_adjoint(at_decoded, at_k, f, levels[part], per_8q, ctx.rounding)
+                    decoded = dct.Decoded(samples[part].to(dtype), limitless[part].to(dtype))
+                    at_decoded = _decode_adjoint(at_pixels[part], frame, decoded)
+                at_f, at_q_here = _quantizer_adjoint(
+                    at_decoded, at_k, f[part].to(dtype), levels[part], per_8q, ctx.rounding
+                )
                 at_q += at_q_here
                 if at_rgb is not None:
                     _encode_adjoint(at_f, frame, at_rgb[part])

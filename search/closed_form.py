@@ -82,10 +82,17 @@ class Lagrangian:
         starts = ((0,), (0, 1), (0, 1, 2))[self.count - 1]
         return np.add.reduceat(per_component, starts, axis=0)
 
+    @functools.cached_property
+    def _per_table(self) -> tuple[Floats, Floats]:
+        return self.shared(self.costs), self.shared(self.bits)
+
+    def _best(self, multiplier: float) -> npt.NDArray[np.intp]:
+        costs, bits = self._per_table
+        return (costs + multiplier * bits).argmin(axis=2)
+
     def solve(self, multiplier: float) -> QTables:
         """The tables that minimize costs + multiplier * bits; of equal steps the smallest."""
-        best = (self.shared(self.costs) + multiplier * self.shared(self.bits)).argmin(axis=2)
-        return QTables(STEPS[best].reshape(-1, 8, 8))
+        return QTables(STEPS[self._best(multiplier)].reshape(-1, 8, 8))
 
     def bits_of(self, tables: QTables) -> float:
         """Estimated bits of all the photos together."""
@@ -96,9 +103,11 @@ class Lagrangian:
         """The tables whose estimated bits are the most that do not exceed `bits` (else the fewest), by bisection."""
         ratio = self.costs.max() / max(self.bits.max(), 1.0)
         low, high = np.log(ratio) - 40.0, np.log(ratio) + 20.0
-        for _ in range(50):
+        per_table = self._per_table[1]
+        for _ in range(40):
             middle = (low + high) / 2
-            if self.bits_of(self.solve(float(np.exp(middle)))) > bits:
+            best = self._best(float(np.exp(middle)))
+            if np.take_along_axis(per_table, best[..., None], axis=2).sum() > bits:
                 low = middle
             else:
                 high = middle

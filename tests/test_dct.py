@@ -147,6 +147,12 @@ def test_batches_threads_chunks_dtypes_and_precision_settings_change_nothing(
     assert_same(round_trip(batch, asymmetric, subsampling))
 
 
+def test_exact_products_are_made_in_float64_where_float32_ones_need_not_be_exact() -> None:
+    assert dct.exact_dtype(torch.zeros(1)) == torch.float32
+    torch.set_float32_matmul_precision("high")
+    assert dct.exact_dtype(torch.zeros(1)) == torch.float64
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
 def test_cuda_changes_nothing(asymmetric: QTables, subsampling: Subsampling) -> None:

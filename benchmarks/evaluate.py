@@ -1,0 +1,68 @@
+"""What an evaluation costs beside the network: `python -m benchmarks.evaluate`.
+
+Evaluating one table set (encode, decode, infer) against inference alone on the same 300 photos, turn by turn in one
+process; and gathering sensitivity statistics and solving 30 operating points against the same inference.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import workload
+from qtable import Classifier, Codec, Evaluator, QTables
+from qtable.sensitivity import measure
+from search.closed_form import Lagrangian, Multiplier
+
+REPEATS = 3
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    photos, codec = workload.photos(), Codec()
+    task = Classifier(workload.mobilenet())
+    alone, whole, statistic, solving = [], [], [], []
+    with Evaluator(photos, task, codec) as evaluator:
+        evaluator.clean()
+        for _ in range(REPEATS):
+            alone.append(seconds(evaluator.clean))
+            whole.append(seconds(lambda: evaluator(QTables.standard(50))))
+            start = time.perf_counter()
+            gathered = measure(photos, task, codec)
+            statistic.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            space = Multiplier(Lagrangian.of(gathered))
+            for point in np.linspace(0, space.steps, 30).astype(int):
+                space.tables(np.array([point]))
+            solving.append(time.perf_counter() - start)
+    inference = statistics.median(alone)
+    result = {
+        "photos": len(photos),
+        "inference_s": inference,
+        "evaluation_to_inference": statistics.median(w / a for w, a in zip(whole, alone, strict=True)),
+        "statistics_to_inference": statistics.median(s / a for s, a in zip(statistic, alone, strict=True)),
+        "solving_30_points_s": statistics.median(solving),
+        "machine": f"{platform.machine()}, {platform.system()}",
+    }
+    print(f"inference alone on {len(photos)} photos: {inference:.1f} s")
+    print(f"evaluating one table set: {result['evaluation_to_inference']:.2f} x inference (at most 1.25)")
+    print(f"sensitivity statistics:   {result['statistics_to_inference']:.2f} x inference (at most 4)")
+    print(f"solving 30 operating points: {result['solving_30_points_s']:.2f} s (at most 2)")
+    folder = Path("results/evaluate")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "evaluate.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
