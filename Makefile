@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check fast slow bench venv system clean
+.PHONY: demo test check fast slow bench results venv clean
 
 # The main job on the embedded photos; results in runs/demo/.
 demo: $(READY)
@@ -30,6 +30,10 @@ slow: $(READY)
 # Speed and quality figures, each with its ratio to the alternative in the same run.
 bench: $(READY)
 	for name in layer rate evaluate; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+# Everything in results/ but the benchmarks, anew (an hour).
+results: $(READY)
+	bash scripts/results.sh
 
 venv: $(READY)
 

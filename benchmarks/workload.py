@@ -31,6 +31,11 @@ def mobilenet() -> nn.Module:
     layers: list[nn.Module] = [Preprocess(224, 256), nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU6()]
     width = 32
     for out, stride in plan:
-        layers += [nn.Conv2d(width, width, 3, stride, 1, groups=width), nn.ReLU6(), nn.Conv2d(width, out, 1), nn.ReLU6()]
+        layers += [
+            nn.Conv2d(width, width, 3, stride, 1, groups=width),
+            nn.ReLU6(),
+            nn.Conv2d(width, out, 1),
+            nn.ReLU6(),
+        ]
         width = out
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 1000)).eval()

@@ -26,7 +26,7 @@ from qtable.models import load_model
 from qtable.tables import QTables
 from qtable.task import METRICS, Classifier
 from search.methods import METHODS
-from search.optimize import RESAMPLES, Plan, Watch, optimize, percent, three_savings
+from search.optimize import RESAMPLES, Plan, Watch, max_drop_sentence, optimize, percent, three_savings
 
 app = typer.Typer(
     add_completion=False,
@@ -105,6 +105,9 @@ def optimize_command(
     resize: Resize = None,
     limit: Limit = None,
     device: Device = "cpu",
+    max_drop: Annotated[
+        str | None, typer.Option(help="Also pick the smallest tables proved to lose at most this, e.g. 0.5%.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     out: Annotated[Path, typer.Option(help="Run folder; the same command with the same folder continues.")] = Path(
         "runs/latest"
@@ -112,7 +115,7 @@ def optimize_command(
     as_json: AsJson = False,
 ) -> None:
     """Find tables that make smaller files at equal score, and test them on photos that no search has seen."""
-    plan = Plan(method, budget, tables, seed)
+    plan = Plan(method, budget, tables, seed, None if max_drop is None else _fraction(max_drop))
     codec = Codec(subsampling, entropy)
     task = Classifier(load_model(model), metric, device)
     with progress_watch() as watch:
@@ -164,6 +167,8 @@ def _show(summary: dict[str, Any], out: Path) -> None:
         f"Over the whole front: {percent(summary['bd_rate'])} bytes at equal score [{percent(low)}, {percent(high)}]"
         f" (BD-rate, test photos); on the search photos it was {percent(summary['bd_rate_search'])}."
     )
+    if "max_drop" in summary:
+        printer.print(max_drop_sentence(summary["max_drop"], summary["n_test"]))
     printer.print(
         f"picture  {out / 'front.png'}\n"
         f"tables   {out / 'tables'}/ (.json, and .txt for cjpeg)\n"
@@ -285,6 +290,14 @@ def inspect(
     exactness = "exactly" if gap == 0 else f"mean difference of entries {gap:.1f}: a guess"
     print(f"IJG quality  {quality} ({exactness})")
     print(tables)
+
+
+def _fraction(text: str) -> float:
+    """0.005 from "0.5%" or "0.005"."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise ValueError(f"--max-drop {text!r} is not a number such as 0.5%") from None
 
 
 def _command() -> str:

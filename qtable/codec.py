@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import IO, Final, Literal, get_args
 
 import numpy as np
@@ -158,9 +159,11 @@ def decode(data: bytes) -> RGB:
 @functools.cache
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that encode and decode."""
+    name = decoder()[0]
+    package = {"turbojpeg": "PyTurboJPEG"}.get(name, name)
     return {
         "encoder": f"libjpeg-turbo {features.version('libjpeg_turbo')} (Pillow {__version__})",
-        "decoder": f"{decoder()[0]}",
+        "decoder": f"{name} ({package} {metadata.version(package)})",
     }
 
 

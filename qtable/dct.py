@@ -405,12 +405,13 @@ def to_rgb(ycc: Tensor, out: Tensor | None = None) -> Tensor:
 # ---- whole photos ---------------------------------------------------------------------------------------------
 
 CHUNK_PIXELS: Final = 1 << 17
-"""Pixels worked on at a time on a CPU: few enough for its cache, enough to outweigh the overhead of calls."""
+"""Pixels that a CPU thread works on at a time: few enough for its cache, enough to outweigh the overhead of calls."""
 
 
 def chunks(count: int, frame: Frame, device: torch.device) -> Iterator[slice]:
     """Slices of a batch of `count` photos to work on one after the other; all at once on a GPU."""
-    wanted = -(-count * frame.height * frame.width // CHUNK_PIXELS) if device.type == "cpu" else 1
+    room = CHUNK_PIXELS * torch.get_num_threads()
+    wanted = -(-count * frame.height * frame.width // room) if device.type == "cpu" else 1
     step = -(-count // max(1, wanted))
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 

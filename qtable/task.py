@@ -43,6 +43,10 @@ class Task(Protocol):
         """The metric of these rows, 0..1, higher is better."""
         ...
 
+    def right(self, outcomes: Outcomes) -> Outcomes | None:
+        """float64 [n], 0 or 1, whose mean is the score; None for metrics that are no share of right answers."""
+        ...
+
 
 class DifferentiableTask(Task, Protocol):
     """A task whose loss has gradients to the pixels."""
@@ -126,8 +130,12 @@ class Classifier:
         }
         return np.stack([columns[name].double().numpy() for name in COLUMNS], axis=1)
 
+    def right(self, outcomes: Outcomes) -> Outcomes:
+        """float64 [n]: 1 where the answer counts as right, else 0."""
+        return outcomes[:, self._column]
+
     def score(self, outcomes: Outcomes) -> float:
-        return float(outcomes[:, self._column].mean())
+        return float(self.right(outcomes).mean())
 
     def loss(self, rgb: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy in nats per photo, [n]; targets int64 [n] class indices."""

@@ -88,7 +88,8 @@ class Lagrangian:
 
     def _best(self, multiplier: float) -> npt.NDArray[np.intp]:
         costs, bits = self._per_table
-        return (costs + multiplier * bits).argmin(axis=2)
+        best: npt.NDArray[np.intp] = (costs + multiplier * bits).argmin(axis=2)
+        return best
 
     def solve(self, multiplier: float) -> QTables:
         """The tables that minimize costs + multiplier * bits; of equal steps the smallest."""

@@ -24,8 +24,9 @@ from qtable.data import ImageSet, Split
 from qtable.evaluate import Evaluator, Score
 from qtable.export import to_cjpeg
 from qtable.front import Curve, Measured, bd_rate, interval, pareto, resamples, size_change
+from qtable.noninferiority import Change, last_non_inferior, photos_needed
 from qtable.tables import QTables
-from qtable.task import DifferentiableTask
+from qtable.task import DifferentiableTask, Outcomes, Task
 from search.methods import METHODS, Setting
 from search.run import Measuring, search
 
@@ -41,14 +42,21 @@ Watch = Callable[[str, int, int, str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do: the method (a key of METHODS), its budget in evaluations on `search`, number of tables, and seed."""
+    """What to do: the method (a key of METHODS), its budget in evaluations on `search`, number of tables, and seed.
+
+    max_drop: also pick the smallest tables whose score is at most this much (a fraction) below the uncompressed
+    photos', with 95% confidence.
+    """
 
     method: str = "closed-form"
     budget: int = 40
     count: int = 2
     seed: int = 0
+    max_drop: float | None = None
 
     def __post_init__(self) -> None:
+        if self.max_drop is not None and not 0 < self.max_drop < 1:
+            raise ValueError(f"max drop {self.max_drop:.3%}; allowed: above 0% and below 100%")
         if self.method not in METHODS:
             raise ValueError(f"method {self.method!r} is unknown; allowed: {', '.join(METHODS)}")
         if self.budget < 1:
@@ -104,6 +112,8 @@ def optimize(
             found.append(test(record.score.tables, record.origin))
             watch("testing the front", done, len(chosen), "")
         summary = summarize(archive, baseline, found, images, task, codec, np.random.default_rng(plan.seed))
+        if plan.max_drop is not None:
+            summary["max_drop"] = pick(baseline, found, on_test.clean(), task, plan.max_drop)
         summary |= {"evaluations": len(archive.records("search", without=STANDARD)), "interrupted": interrupted}
         _write(out, summary, found)
         return summary
@@ -209,6 +219,54 @@ def _numbers(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_numbers(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def pick(
+    baseline: Sequence[Score], found: Sequence[Score], clean: Outcomes, task: Task, max_drop: float
+) -> dict[str, Any]:
+    """The smallest found and the smallest standard tables proved to lose at most `max_drop` (see `noninferiority`).
+
+    Both lists by rising size on `search` (standard ones by quality): each is tested from the largest down, an order
+    that the test photos did not choose. ValueError for metrics that are no share of right answers.
+    """
+
+    def smallest(scores: Sequence[Score], names: Sequence[str]) -> tuple[dict[str, Any] | None, int | None]:
+        before = task.right(clean)
+        rows = [task.right(score.outcomes) for score in scores]
+        if before is None or any(row is None for row in rows):
+            raise ValueError(f"--max-drop needs a metric that counts right answers, not {task.metric}")
+        changes = [Change.between(before, row) for row in rows if row is not None][::-1]
+        last = last_non_inferior(changes, max_drop)
+        if last is None:
+            needed = [n for n in (photos_needed(change, max_drop) for change in changes) if n is not None]
+            return None, min(needed, default=None)
+        at = len(scores) - 1 - last
+        chosen = {"tables": names[at], "bytes": scores[at].bytes, "score": scores[at].score, "drop": changes[last].drop}
+        return chosen, None
+
+    ours, needed = smallest(found, [f"tables/{i + 1:03d}.json" for i in range(len(found))])
+    standard, _ = smallest(baseline, [f"quality:{q}" for q in QUALITIES])
+    return {"max_drop": max_drop, "found": ours, "standard": standard, "photos_needed": needed}
+
+
+def max_drop_sentence(picked: Mapping[str, Any], photos: int) -> str:
+    """What `pick` found, for people."""
+    limit = f"{100 * picked['max_drop']:g} points"
+    ours, standard = picked["found"], picked["standard"]
+    if ours is None:
+        needed = picked["photos_needed"]
+        count = f"about {needed:,} test photos would be needed" if needed else "the tables found lose more than that"
+        return f"No tables are proved to lose at most {limit} with {photos} test photos; {count}."
+    against = (
+        f"{percent(ours['bytes'] / standard['bytes'] - 1)} against the smallest standard tables that pass"
+        f" ({standard['tables']}, {standard['bytes']:,.0f} bytes)"
+        if standard
+        else "no standard tables pass"
+    )
+    return (
+        f"{ours['tables']} loses at most {limit} against the uncompressed photos with 95% confidence"
+        f" (measured {100 * ours['drop']:+.1f}): {ours['bytes']:,.0f} bytes, {against}."
+    )
 
 
 def _smallest_as_good(archive: Archive, quality: int) -> str | None:

@@ -111,6 +111,20 @@ def test_the_bytes_in_the_summary_are_those_of_real_files(folder: Path, tmp_path
     assert standard["bytes"] == next(p["bytes"] for p in read(out)["baseline"] if p["quality"] == 50)
 
 
+def test_max_drop_names_tables_or_the_photos_that_are_missing(folder: Path, tmp_path: Path) -> None:
+    for limit in ("30%", "0.1%"):
+        done = qtable(*optimize(folder, tmp_path / "run", "--budget", "5", "--max-drop", limit))
+        assert done.returncode == 0, done.stderr
+        picked = read(tmp_path / "run")["max_drop"]
+        if limit == "30%":
+            assert picked["found"]["drop"] < 0.3
+            assert "loses at most 30 points against the uncompressed photos" in " ".join(done.stdout.split())
+        else:
+            assert picked["found"] is None
+            assert picked["photos_needed"] > 60
+            assert f"about {picked['photos_needed']:,} test photos would be needed" in " ".join(done.stdout.split())
+
+
 def test_sigkill_at_any_moment_loses_at_most_the_evaluation_in_flight(folder: Path, tmp_path: Path) -> None:
     arguments = optimize(folder, tmp_path / "killed", "--method", "sorted-random", "--budget", "30")
     archive = tmp_path / "killed" / "archive.jsonl"
@@ -186,6 +200,8 @@ def test_another_run_in_the_same_folder_is_refused(folder: Path, tmp_path: Path)
         (["optimize", "--data", "{0}/photos", "--model", "{0}/model.py:net", "--budget", "0"], "budget 0"),
         (["optimize", "--data", "{0}/photos", "--metric", "mAP"], "top-1, top-5, agreement"),
         (["optimize", "--resize", "64"], "need --data"),
+        (["optimize", "--max-drop", "half"], "not a number such as 0.5%"),
+        (["optimize", "--max-drop", "0"], "above 0% and below 100%"),
         (["evaluate", "--tables", "quality:0"], "quality 0 is outside"),
         (["evaluate", "--tables", "{0}/missing.json"], "missing.json"),
         (["export", "quality:50", "--to", "gif"], "cjpeg, json, pillow"),
