@@ -43,7 +43,8 @@ class Curve:
     """Mean file size as a function of score: log(bytes) interpolated linearly between isotonic points.
 
     scores and log_sizes are float64 [m], both strictly rising. Noise makes measured scores fall here and there as
-    bytes rise; isotonic regression averages such points, where taking the best of them would be optimistic.
+    bytes rise; isotonic regression pools such points, and each pool counts as one point at its mean score and mean
+    log(bytes). Taking the best of them would be optimistic.
     """
 
     scores: Floats
@@ -55,8 +56,8 @@ class Curve:
         log_sizes = np.log(np.asarray(sizes, float))
         order = np.argsort(log_sizes, kind="stable")
         rising = isotonic_regression(np.asarray(scores, float)[order]).x
-        _, first = np.unique(rising, return_index=True)  # of one level the smallest file
-        return cls(rising[first], log_sizes[order][first])
+        levels, pool, members = np.unique(rising, return_inverse=True, return_counts=True)
+        return cls(levels, np.bincount(pool, log_sizes[order]) / members)
 
     def log_size(self, scores: npt.ArrayLike) -> Floats:
         """log(bytes) at these scores; NaN outside the measured range."""

@@ -30,7 +30,7 @@ from qtable.task import DifferentiableTask, Outcomes, Task
 from search.methods import METHODS, Setting
 from search.run import Measuring, search
 
-QUALITIES: Final = (5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 75, 80, 85, 90, 95)
+QUALITIES: Final = (5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 70, 75, 80, 85, 90, 95)
 """The standard tables that everything is compared with."""
 RESAMPLES: Final = 1000
 STANDARD: Final = "standard"

@@ -84,7 +84,7 @@ def test_optimize_leaves_a_whole_run_folder(folder: Path, tmp_path: Path, method
     assert summary["n_fit"] + summary["n_search"] + summary["n_test"] == 60
     assert summary["evaluations"] == 6
     assert "skipped 3 unreadable files" in done.stderr
-    assert [p["quality"] for p in summary["baseline"]][:2] == [5, 10]
+    assert [p["quality"] for p in summary["baseline"]][:2] == [5, 6]
     assert (out / "front.png").read_bytes().startswith(b"\x89PNG")
     with (out / "front.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(summary["baseline"]) + len(summary["front"])

@@ -53,8 +53,9 @@ def test_curves_that_share_no_score_have_no_bd_rate() -> None:
 
 
 def test_noise_is_averaged_and_not_picked() -> None:
-    curve = Curve.fit([1, 2, 3], [0.5, 0.7, 0.6])
+    curve = Curve.fit([1, 2, 8], [0.5, 0.7, 0.6])
     assert curve.scores.tolist() == pytest.approx([0.5, 0.65])
+    assert np.exp(curve.log_sizes).tolist() == pytest.approx([1, 4])
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:

@@ -53,7 +53,9 @@ def test_pixels_and_coefficients_equal_libjpeg_turbos(
         np.testing.assert_array_equal(ours[0].detach().numpy(), theirs)
 
 
-@pytest.mark.parametrize("rounding", ["soft", "jpeg-dl", "cubic", UniformNoise(torch.Generator())], ids=str)
+@pytest.mark.parametrize(
+    "rounding", ["soft", "jpeg-dl", "cubic", UniformNoise(torch.Generator())], ids=["soft", "jpeg-dl", "cubic", "noise"]
+)
 def test_evaluation_is_exact_under_every_surrogate(photo: RGB, rounding: str | Rounding) -> None:
     exact, layer = (JPEGLayer(random_tables(), Codec(), r) for r in ("ste", rounding))
     trained = layer(as_batch(photo))[0]
