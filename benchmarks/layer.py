@@ -1,6 +1,6 @@
 """JPEGLayer against kornia's differentiable JPEG: time, memory, and pixels equal to libjpeg-turbo's.
 
-`python benchmarks/layer.py [--out results/layer]`: 16 x 3 x 224 x 224, 4:2:0, standard tables of quality 50, forward
+`python -m benchmarks.layer [--out results/layer]`: 16 x 3 x 224 x 224, 4:2:0, standard tables of quality 50, forward
 and backward with gradients to the photos and to the tables. Both layers run in one process, turn by turn, so that what
 else the machine does slows both; peak memory is measured in a fresh process for each (on Linux).
 """
@@ -233,7 +233,7 @@ def main() -> None:
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     record = {
         "what": f"Forward and backward, {' x '.join(map(str, SHAPE))}, {CODEC.subsampling}, tables of quality 50.",
-        "command": "python benchmarks/layer.py",
+        "command": "python -m benchmarks.layer",
         "repeats": arguments.repeats,
         "versions": versions(),
         "devices": {device: measure(device, arguments.repeats) for device in devices},

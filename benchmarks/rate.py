@@ -1,6 +1,6 @@
 """Every rate proxy against real bytes over 200 table sets, and how fast exact sizes are: makes results/rate/.
 
-    python benchmarks/rate.py [--photos FOLDER] [--count 48] [--seed 0] [--out results/rate]
+    python -m benchmarks.rate [--photos FOLDER] [--count 48] [--seed 0] [--out results/rate]
 
 FOLDER defaults to ../shared/data/imagenet where that is present, else pieces of scikit-image's photographs are used.
 Takes about six minutes on one core.
@@ -297,7 +297,7 @@ def main() -> None:
     text.append(markdown([list(pace[0]), *([str(value) for value in row.values()] for row in pace)]))
     (arguments.out / "README.md").write_text("".join(text), encoding="utf-8")
     source = "scikit-image" if arguments.photos is None else arguments.photos.name
-    setting = {"command": "python benchmarks/rate.py", "photos": source, "count": len(photos), "seed": arguments.seed}
+    setting = {"command": "python -m benchmarks.rate", "photos": source, "count": len(photos), "seed": arguments.seed}
     sets = [{"kind": kind, "digest": t.digest()[:16], "count": t.count} for kind, t in zip(kinds, tables, strict=True)]
     result = {**setting, "size": [HEIGHT, WIDTH], "window": WINDOW, "tables": sets, "results": record, "speed": pace}
     (arguments.out / "rate.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
@@ -306,7 +306,7 @@ def main() -> None:
 
 INTRODUCTION = """# Rate proxies against real bytes
 
-Made by `python benchmarks/rate.py`: {n} photos of 341 x 256, 4:2:0, {k} table sets (18 Annex K qualities, 80 sorted
+Made by `python -m benchmarks.rate`: {n} photos of 341 x 256, 4:2:0, {k} table sets (18 Annex K qualities, 80 sorted
 random, 60 perturbed Annex K, 12 flat, 30 jagged random). Real bytes are means over the photos of files that
 libjpeg-turbo wrote; a proxy's estimate is its mean over the same photos. Each proxy has **one** affine fit for the
 whole family (the column "log-log fit" has the mean error of a logarithmic one instead). Errors are relative. τ is
