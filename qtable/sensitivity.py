@@ -44,7 +44,7 @@ class Sensitivity:
 
     levels: float64 [3, 64, BINS], for Y, Cb, Cr and natural frequency how many coefficients have |F| in a bin (the bin
     of |F| rounded to 1/8). For the DC frequency these are differences between successive blocks, which is what a file
-    stores. costs: float64 [3, 64, BINS], the sum of g^2 over the coefficients of that bin (for DC, of F itself), in
+    stores (those above 1024 count as 1024). costs: float64 [3, 64, BINS], the sum of g^2 over the coefficients of that bin (for DC, of F itself), in
     nats^2 per unit of F^2. photos: their number.
     """
 

@@ -11,7 +11,7 @@ from qtable.codec import SUBSAMPLINGS, Codec, Subsampling
 from qtable.data import Photos
 from qtable.dct import Frame, coefficients
 from qtable.layer import coefficient_gradient, relaxed
-from qtable.sensitivity import RESOLUTION, Sensitivity, measure
+from qtable.sensitivity import BINS, RESOLUTION, Sensitivity, measure
 from qtable.tables import QTables
 from qtable.task import Classifier
 from tests.planted import Planted
@@ -65,6 +65,9 @@ def test_levels_count_every_coefficient(crops: Photos) -> None:
         assert (statistics.levels[component].sum(axis=1) == sum(map(len, planes))).all()
         second = torch.cat(planes)[:, 9].abs().mul(RESOLUTION).long().bincount()
         assert np.array_equal(statistics.levels[component, 9][: len(second)], second.double().numpy())
+        steps = torch.cat([plane[:, 0].diff(prepend=torch.zeros(1)) for plane in planes])
+        dc = steps.abs().mul(RESOLUTION).round().long().clamp(max=BINS - 1).bincount()
+        assert np.array_equal(statistics.levels[component, 0][: len(dc)], dc.double().numpy())
 
 
 def test_statistics_of_shards_add_up_in_any_order(crops: Photos) -> None:

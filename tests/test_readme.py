@@ -1,0 +1,62 @@
+"""Every figure of the README is one of results/, and every command and link in it exists."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qtable.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+INDEX = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+
+
+def load(name: str) -> Any:
+    return json.loads((ROOT / "results" / name).read_text())
+
+
+def test_the_demos_figures_are_those_of_its_results() -> None:
+    summary = load("embedded/summary.json")
+    low, high = summary["bd_rate_ci"]
+    assert f"by **{summary['bd_rate']:+.1%}** at equal accuracy" in README
+    assert f"[{low:+.1%}, {high:+.1%}]" in README
+    assert f"{summary['n_test']} held-out photos" in README
+
+
+@pytest.mark.parametrize(
+    "run", sorted(p.parent.relative_to(ROOT / "results") for p in (ROOT / "results").rglob("summary.json"))
+)
+def test_the_index_of_results_has_each_run_with_its_figure(run: Path) -> None:
+    summary = load(f"{run}/summary.json")
+    low, high = summary["bd_rate_ci"]
+    assert f"{summary['bd_rate']:+.1%} [{low:+.1%}, {high:+.1%}] | [picture]({run}/front.png)" in INDEX
+
+
+def test_the_layers_figures_are_those_of_its_results() -> None:
+    cpu = load("layer/layer.json")["devices"]["cpu"]
+    assert f"{cpu['times']['one thread']['ratio']:.0f} times faster than kornia's" in README
+    assert cpu["pixels_equal_to_libjpeg_turbo"]["qtable"] == 1.0
+
+
+def test_links_lead_somewhere() -> None:
+    for text, folder in ((README, ROOT), (INDEX, ROOT / "results")):
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            assert target.startswith("http") or (folder / target).exists(), target
+
+
+def test_commands_in_the_readme_are_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = re.findall(r"^\.venv/bin/qtable (.+)$", README, re.MULTILINE)
+    assert len(commands) >= 4
+    for command in commands:
+        name, *arguments = shlex.split(command, comments=True)
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        shown = capsys.readouterr().out
+        for option in (a for a in arguments if a.startswith("--")):
+            assert option in shown, command
