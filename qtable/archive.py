@@ -6,6 +6,7 @@ half-written is dropped. Each record is written with one call and synced, so at 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -68,6 +69,17 @@ class Archive:
         self.path = Path(path)
         self._records: dict[tuple[Split, QTables], Record] = {}
         self._descriptor: int | None = None
+        if header is not None:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            self._read(header)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self, header: Mapping[str, Any] | None) -> None:
+        if self._descriptor is not None:
+            _lock(self._descriptor, self.path)
         lines, complete = _whole_lines(self.path)
         if header is None and not lines:
             raise ArchiveError(f"{self.path}: no archive there")
@@ -77,8 +89,7 @@ class Archive:
                 _check_identity(self.path, self.header, header)
             for number, line in enumerate(lines[1:], start=2):
                 self._remember(_parse_record(self.path, number, line))
-        if header is not None:
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        if header is not None and self._descriptor is not None:
             os.ftruncate(self._descriptor, complete)
             if not lines:
                 self.header = {"qtable": FORMAT, **header}
@@ -127,6 +138,14 @@ class Archive:
             os.ftruncate(self._descriptor, size)
             raise OSError(f"{self.path}: only {written} of {len(line)} bytes could be written; is the disk full?")
         os.fsync(self._descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Keep other processes from writing; the lock goes with the descriptor, also when the process is killed."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ArchiveError(f"another run is writing {path}; wait for it or choose another --out") from None
 
 
 def _whole_lines(path: Path) -> tuple[list[bytes], int]:

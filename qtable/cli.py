@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import numpy as np
+import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -88,7 +91,7 @@ def _open(data: str | None, resize: int | None, limit: int | None, watch: Watch)
             " a second compression behaves differently from a first."
         )
     sizes = ", ".join(f"{len(images[name])} {name}" for name in SPLITS)
-    console.print(f"photos: {sizes} (split by {'place' if data is None else 'content hash'}) · {images.source}")
+    console.print(f"photos: {sizes} (split by {'place' if data is None else 'content hash'}) · {escape(images.source)}")
     return images
 
 
@@ -160,6 +163,7 @@ def _show(summary: dict[str, Any], out: Path) -> None:
             row["use"] or "-",
         )
     printer = Console()
+    printer.print(f"{summary['metric']} of the uncompressed test photos: {summary['clean']:.1%}")
     if table.row_count:
         printer.print(table)
     low, high = summary["bd_rate_ci"]
@@ -276,10 +280,11 @@ def inspect(
         mode = "progressive" if header.progressive else "sequential"
         facts |= {"width": header.width, "height": header.height, "subsampling": header.subsampling}
         facts |= {"mode": f"{mode} {'Huffman' if header.huffman else 'arithmetic'}"}
+        grey = len(header.components) == 1
         facts |= {"header_bytes": header.header_bytes, "scan_bytes": header.scan_bytes}
     else:
-        tables = QTables.load(file)
-    quality, gap = tables.nearest_quality()
+        grey, tables = False, QTables.load(file)
+    quality, gap = tables.nearest_quality(components=1 if grey else 3)
     facts |= {"nearest_quality": quality, "mean_difference": gap, "tables": tables.values.tolist()}
     if as_json:
         print(json.dumps(facts))
@@ -301,7 +306,7 @@ def _fraction(text: str) -> float:
 
 
 def _command() -> str:
-    return " ".join(["qtable", *sys.argv[1:]])
+    return shlex.join(["qtable", *sys.argv[1:]])
 
 
 def _versions() -> dict[str, str]:
@@ -328,9 +333,10 @@ def _commit() -> str | None:
 def _weights_digest(task: Classifier) -> str:
     import hashlib
 
-    total = hashlib.sha256()
+    total = hashlib.sha256(repr(task.model).encode())
     for name, value in sorted(task.model.state_dict().items()):
-        total.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return total.hexdigest()[:16]
 
 

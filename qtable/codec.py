@@ -10,6 +10,7 @@ import functools
 import os
 import struct
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -65,7 +66,8 @@ class Codec:
         height, width = image.shape[:2]
         # Pillow gives libjpeg one output buffer, sized from a quality that is not given here; with optimized or
         # progressive coding libjpeg cannot suspend when it is full. 8 bytes a pixel exceed any real photo.
-        ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 8 * height * width + (1 << 16))
+        with _buffer_lock:
+            ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 8 * height * width + (1 << 16))
         with _memory_file() as file:
             Image.fromarray(image).save(
                 file,
@@ -91,6 +93,9 @@ def _check_rgb(image: RGB) -> None:
         raise JpegError(f"a photo is uint8 [h, w, 3]; got {image.dtype} {list(image.shape)}")
     if not (0 < image.shape[0] <= MAX_SIDE and 0 < image.shape[1] <= MAX_SIDE):
         raise JpegError(f"a photo of {image.shape[1]} x {image.shape[0]} pixels; JPEG allows 1..{MAX_SIDE} a side")
+
+
+_buffer_lock = threading.Lock()
 
 
 def _memory_file() -> IO[bytes]:

@@ -101,6 +101,8 @@ class ImageSet:
     ) -> ImageSet:
         """A folder of class folders, a CSV file (`path,label`), a folder that holds `labels.csv`, or None: embedded.
 
+        Labels are class indices where all are whole numbers; names are numbered from 0 on in alphabetical order.
+
         resize: scale each photo so that its shorter side has this many pixels. limit: read at most this many files,
         the first by a hash of their names. Unreadable files are skipped and listed. DataError if what is left cannot
         be used.
@@ -110,6 +112,8 @@ class ImageSet:
                 raise DataError("the embedded photos have their own size and number; --resize and --limit need --data")
             return cls.embedded()
         path = Path(source)
+        if limit is not None and limit < 1:
+            raise DataError(f"--limit {limit}: at least 1 photo is needed")
         if resize is not None and resize < 8:
             raise DataError(f"--resize {resize}: the shorter side needs at least 8 pixels")
         if path.is_dir() and (path / "labels.csv").is_file():
@@ -198,9 +202,15 @@ def _list_csv(path: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
     labels = sorted({label.strip() for _, label in rows})
     if len(labels) < 2:
         raise DataError(f"{path}: {len(labels)} different labels; accuracy needs at least two")
-    numeric = all(label.isdecimal() for label in labels)
-    index = {label: int(label) if numeric else i for i, label in enumerate(labels)}
-    return [(path.parent / photo, index[label.strip()]) for photo, label in rows], () if numeric else tuple(labels)
+    try:
+        values = {label: float(label) for label in labels}
+    except ValueError:  # names
+        index = {label: i for i, label in enumerate(labels)}
+        return [(path.parent / photo, index[label.strip()]) for photo, label in rows], tuple(labels)
+    for number, (_, label) in enumerate(rows, start=2):
+        if not (values[label.strip()] >= 0 and values[label.strip()] % 1 == 0):
+            raise DataError(f"{path}: row {number} has label {label!r}; a class index is a whole number from 0 on")
+    return [(path.parent / photo, int(values[label.strip()])) for photo, label in rows], ()
 
 
 def _read(
@@ -224,7 +234,7 @@ def _read(
         return hashlib.sha256(data).digest(), image, is_jpeg
 
     if limit is not None:
-        order = sorted(range(len(listed)), key=lambda i: hashlib.sha256(listed[i][0].name.encode()).digest())
+        order = sorted(range(len(listed)), key=lambda i: hashlib.sha256(os.fsencode(listed[i][0].name)).digest())
         listed = [listed[i] for i in sorted(order[:limit])]
     found: list[tuple[bytes, RGB, int, str, bool]] = []
     skipped: list[tuple[str, str]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,14 @@ class Evaluator:
             self.close()
             raise
         self._targets = {at[0]: rows for at, rows in zip(self._batches, targets, strict=True)}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of the targets: labels, and what the model answers on the uncompressed photos."""
+        total = hashlib.sha256()
+        for at in self._batches:
+            total.update(self._targets[at[0]].tobytes())
+        return total.hexdigest()[:16]
 
     def _images(self, at: Indices) -> list[RGB]:
         return [self.photos.images[i] for i in at]

@@ -43,6 +43,9 @@ class Preprocess(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
+    def extra_repr(self) -> str:
+        return f"size={self.size}, resize={self.resize}"
+
     def forward(self, rgb: Tensor) -> Tensor:
         h, w = rgb.shape[-2:]
         if self.resize is not None and min(h, w) != self.resize:
@@ -93,9 +96,14 @@ def load_model(spec: str | None) -> nn.Module:
 
 
 def _import(place: str) -> object:
+    path = Path(place)
+    folder = str(path.resolve().parent if place.endswith(".py") else Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(
+            0, folder
+        )  # so that what lies beside the user's file can be imported, as Python does for scripts
     if not place.endswith(".py"):
         return importlib.import_module(place)
-    path = Path(place)
     if not path.is_file():
         raise ModelError(f"model file {place}: no such file")
     spec = importlib.util.spec_from_file_location(f"_qtable_user_{path.stem}", path)

@@ -40,16 +40,21 @@ class Change:
         return (self.lost - self.gained) / self.photos
 
 
+def _gained_rate(change: Change, max_drop: float) -> float:
+    """The likeliest rate of gained photos if the true drop is `max_drop` (Tango 1998, equation 11)."""
+    n, b, c = change.photos, min(change.lost + 1, change.photos), change.gained
+    linear = -b - c + (2 * n - b + c) * max_drop
+    return (math.sqrt(linear**2 + 8 * n * c * max_drop * (1 - max_drop)) - linear) / (4 * n)
+
+
 def score_statistic(change: Change, max_drop: float) -> float:
-    """Tango's score statistic for a true drop of `max_drop` (Statistics in Medicine 17, 1998, equations 10 and 11).
+    """Tango's score statistic for a true drop of `max_drop` (Statistics in Medicine 17, 1998, equation 10).
 
     Standard normal if the true drop is `max_drop`; below -1.645 the drop is smaller with 95% confidence. One is added
     to `lost` (a continuity correction), which keeps the error at or below its nominal rate in small samples.
     """
     n, b, c = change.photos, min(change.lost + 1, change.photos), change.gained
-    linear = -b - c + (2 * n - b + c) * max_drop
-    gained_rate = (math.sqrt(linear**2 + 8 * n * c * max_drop * (1 - max_drop)) - linear) / (4 * n)
-    variance = n * (2 * gained_rate + max_drop * (1 - max_drop))
+    variance = n * (2 * _gained_rate(change, max_drop) + max_drop * (1 - max_drop))
     return (b - c - n * max_drop) / math.sqrt(variance)
 
 
@@ -77,11 +82,14 @@ def last_non_inferior(changes: Sequence[Change], max_drop: float, confidence: fl
 def photos_needed(change: Change, max_drop: float, confidence: float = 0.95, power: float = 0.8) -> int | None:
     """How many photos would prove it with this power if the true rates are those measured; None if no number would.
 
-    Normal approximation of the paired difference: n = (z_confidence + z_power)^2 var / (max_drop - drop)^2.
+    Normal approximation with the variance under the null hypothesis for the test and the measured one for the power,
+    and one photo more for the continuity correction. Always more than `change.photos` for a change that fails.
     """
     margin = max_drop - change.drop
     if margin <= 0:
         return None
-    rate = (change.lost + change.gained + 1) / change.photos
-    z = float(ndtri(confidence) + ndtri(power))
-    return math.ceil(z**2 * max(rate - change.drop**2, 0.0) / margin**2)
+    null = 2 * _gained_rate(change, max_drop) + max_drop * (1 - max_drop)
+    measured = max((change.lost + change.gained) / change.photos - change.drop**2, 0.0)
+    spread = float(ndtri(confidence)) * math.sqrt(null) + float(ndtri(power)) * math.sqrt(measured)
+    needed = math.ceil((spread / margin) ** 2 + 1 / margin)
+    return needed if is_non_inferior(change, max_drop, confidence) else max(needed, change.photos + 1)

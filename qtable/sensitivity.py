@@ -9,6 +9,7 @@ cost and the bits saved are sums over coefficients, so histograms of |F| are all
 from __future__ import annotations
 
 import os
+import zipfile
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ from qtable.data import Photos, Progress
 from qtable.dct import Planes, coefficients
 from qtable.layer import coefficient_gradient
 from qtable.tables import QTables
-from qtable.task import DifferentiableTask
+from qtable.task import DifferentiableTask, ModelError
 
 Histograms = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -44,8 +45,8 @@ class Sensitivity:
 
     levels: float64 [3, 64, BINS], for Y, Cb, Cr and natural frequency how many coefficients have |F| in a bin (the bin
     of |F| rounded to 1/8). For the DC frequency these are differences between successive blocks, which is what a file
-    stores (those above 1024 count as 1024). costs: float64 [3, 64, BINS], the sum of g^2 over the coefficients of that bin (for DC, of F itself), in
-    nats^2 per unit of F^2. photos: their number.
+    stores (those above 1024 count as 1024). costs: float64 [3, 64, BINS], the sum of g^2 over the coefficients of that
+    bin (for DC, of F itself), in nats^2 per unit of F^2. photos: their number.
     """
 
     levels: Histograms
@@ -72,7 +73,7 @@ class Sensitivity:
         try:
             with np.load(path, allow_pickle=False) as data:
                 loaded = cls(data["levels"], data["costs"], int(data["photos"]))
-        except (KeyError, ValueError, zlib.error) as error:
+        except (KeyError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise ValueError(f"{os.fspath(path)}: not a file of sensitivity statistics ({error})") from None
         if loaded.levels.shape != (3, 64, BINS) or loaded.costs.shape != (3, 64, BINS):
             raise ValueError(f"{os.fspath(path)}: statistics of shape {loaded.levels.shape}; expected (3, 64, {BINS})")
@@ -132,7 +133,7 @@ def measure(
             objectives = [(p * log_p).sum()]
         squares: list[Tensor] | None = None
         for i, objective in enumerate(objectives):
-            (gradient,) = torch.autograd.grad(objective, seen, retain_graph=i + 1 < len(objectives))
+            gradient = _gradient(objective, seen, retain=i + 1 < len(objectives))
             parts = [g.square() / len(objectives) for g in coefficient_gradient(gradient.cpu(), codec.subsampling)]
             squares = parts if squares is None else [a + b for a, b in zip(squares, parts, strict=True)]
         assert squares is not None
@@ -154,6 +155,18 @@ def measure(
             if progress is not None:
                 progress(done, len(photos))
     return Sensitivity(total.levels, total.costs, len(photos))
+
+
+def _gradient(objective: Tensor, seen: Tensor, retain: bool) -> Tensor:
+    """ModelError if the model passes no gradients to the pixels, or none that are numbers."""
+    advice = "; a method that needs no gradients is --method sorted-random"
+    try:
+        (gradient,) = torch.autograd.grad(objective, seen, retain_graph=retain)
+    except RuntimeError as error:
+        raise ModelError(f"the model gives no gradients to the pixels ({str(error).splitlines()[0]}){advice}") from None
+    if not torch.isfinite(gradient).all():
+        raise ModelError(f"the model's gradient to the pixels is NaN or infinite{advice}")
+    return gradient
 
 
 def _bounded_map(

@@ -246,12 +246,20 @@ class QTables:
             return cls.flat(int(number))
         if name in PRESETS:
             return cls.preset(name, int(number or 50))
+        if not Path(spec).is_file():
+            raise ValueError(
+                f"tables {spec!r}: no such file; allowed: a JSON file, quality:Q, flat:STEP, or one of"
+                f" {', '.join(PRESETS)} with an optional :QUALITY"
+            )
         return cls.load(spec)
 
-    def nearest_quality(self) -> tuple[int, float]:
-        """The IJG quality with the nearest standard tables, and the mean absolute difference of entries (0 = equal)."""
-        ours = self.components().astype(np.float64)
-        gaps = [float(np.abs(ours - QTables.standard(q).components()).mean()) for q in range(1, 101)]
+    def nearest_quality(self, components: int = 3) -> tuple[int, float]:
+        """The IJG quality with the nearest standard tables, and the mean absolute difference of entries (0 = equal).
+
+        components: 3, or 1 for a grey file, which has luma alone.
+        """
+        ours = self.components()[:components].astype(np.float64)
+        gaps = [float(np.abs(ours - QTables.standard(q).components()[:components]).mean()) for q in range(1, 101)]
         best = int(np.argmin(gaps))
         return best + 1, gaps[best]
 

@@ -81,8 +81,11 @@ class Classifier:
     def __init__(self, model: nn.Module, metric: str = "top-1", device: str | torch.device = "cpu") -> None:
         if metric not in METRICS:
             raise ValueError(f"metric {metric!r} is unknown; allowed: {', '.join(METRICS)}")
-        self.device = torch.device(device)
-        self.model = model.eval().requires_grad_(False).to(self.device)
+        try:
+            self.device = torch.device(device)
+            self.model = model.eval().requires_grad_(False).to(self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise ModelError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
         self.metric = METRICS[metric]
         self._column = COLUMNS.index(metric)
 

@@ -12,7 +12,7 @@ $qtable optimize --method sorted-random --budget 100 --out runs/results/embedded
 keep runs/results/embedded-sorted results/embedded/sorted-random
 if [ ! -d ../shared/data/imagenet ]; then
     echo "../shared is not there: results/imagenet-sample is left as it is"
-    exit 0
+    exec .venv/bin/python scripts/index_results.py
 fi
 for network in mobilenet_v1_050_160 mobilenet_v1_075_192; do
     for subsampling in 4:2:0 4:4:4; do
@@ -22,3 +22,4 @@ for network in mobilenet_v1_050_160 mobilenet_v1_075_192; do
         keep runs/results/$name results/imagenet-sample/$name
     done
 done
+.venv/bin/python scripts/index_results.py

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Installs what the system can give beside Python's wheels; qtable works without, on slower or narrower routes:
+#   python3-venv          Debian's own Python makes virtual environments with it
 #   libturbojpeg0         PyTurboJPEG decodes through it (else simplejpeg does)
 #   libjpeg-turbo-progs   cjpeg, which tests hand exported tables to (else those tests skip)
 set -u
 missing=()
+python3 -c "import ensurepip" 2>/dev/null || missing+=(python3-venv)
 ldconfig -p 2>/dev/null | grep -q libturbojpeg || missing+=(libturbojpeg0)
 command -v cjpeg >/dev/null || missing+=(libjpeg-turbo-progs)
 [ ${#missing[@]} -gt 0 ] || exit 0

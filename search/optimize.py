@@ -23,7 +23,7 @@ from qtable.codec import Codec
 from qtable.data import ImageSet, Split
 from qtable.evaluate import Evaluator, Score
 from qtable.export import to_cjpeg
-from qtable.front import Curve, Measured, bd_rate, interval, pareto, resamples, size_change
+from qtable.front import Curve, Measured, bd_rate, hypervolume, interval, pareto, resamples, size_change
 from qtable.noninferiority import Change, last_non_inferior, photos_needed
 from qtable.tables import QTables
 from qtable.task import DifferentiableTask, Outcomes, Task
@@ -81,10 +81,13 @@ def optimize(
     """
     out.mkdir(parents=True, exist_ok=True)
     with (
-        Archive(out / "archive.jsonl", header) as archive,
         Evaluator(images.search, task, codec) as on_search,
         Evaluator(images.test, task, codec) as on_test,
+        Archive(out / "archive.jsonl", _with_answers(header, on_search)) as archive,
     ):
+        statistics = out / "statistics.npz"
+        if not len(archive):
+            statistics.unlink(missing_ok=True)  # another run's
         measure = Measuring(on_search, "search", archive)
         interrupted = False
         try:
@@ -95,28 +98,35 @@ def optimize(
                 fit=images.fit,
                 task=task,
                 codec=codec,
-                statistics=out / "statistics.npz",
+                statistics=statistics,
                 progress=lambda done, total: watch("sensitivity on fit", done, total, ""),
             )
             space, searcher = METHODS[plan.method](setting)
             search(space, searcher, measure, plan.budget, plan.method, _best_so_far(archive, plan.budget, watch))
         except KeyboardInterrupt:
             interrupted = True
-        test = Measuring(on_test, "test", archive)
-        baseline = _standard(test, watch)
         chosen = front_records(archive)
         if not chosen:
             raise KeyboardInterrupt
+        test = Measuring(on_test, "test", archive)
+        baseline = _standard(test, watch)
         found = []
         for done, record in enumerate(chosen, start=1):
             found.append(test(record.score.tables, record.origin))
             watch("testing the front", done, len(chosen), "")
         summary = summarize(archive, baseline, found, images, task, codec, np.random.default_rng(plan.seed))
+        clean = on_test.clean()
+        summary["clean"] = task.score(clean)
         if plan.max_drop is not None:
-            summary["max_drop"] = pick(baseline, found, on_test.clean(), task, plan.max_drop)
+            summary["max_drop"] = pick(baseline, found, clean, task, plan.max_drop)
         summary |= {"evaluations": len(archive.records("search", without=STANDARD)), "interrupted": interrupted}
         _write(out, summary, found)
         return summary
+
+
+def _with_answers(header: Mapping[str, Any], evaluator: Evaluator) -> dict[str, Any]:
+    """The header with the model's answers in its identity: a changed model file is another run."""
+    return {**header, "identity": {**header["identity"], "answers": evaluator.fingerprint}}
 
 
 def _standard(measure: Measuring, watch: Watch) -> list[Score]:
@@ -207,6 +217,10 @@ def summarize(
         "bd_rate_search": bd_rate(
             _curve([r.score for r in archive.records("search") if r.origin == STANDARD]), _curve(on_search)
         ),
+        "hypervolume": {
+            name: hypervolume(*measured.points(), worst_size=float(standard.sizes.mean(axis=1).max()))
+            for name, measured in (("baseline", standard), ("front", ours))
+        },
         "savings": savings,
     }
     return dict(_numbers(summary))
@@ -238,8 +252,7 @@ def pick(
         changes = [Change.between(before, row) for row in rows if row is not None][::-1]
         last = last_non_inferior(changes, max_drop)
         if last is None:
-            needed = [n for n in (photos_needed(change, max_drop) for change in changes) if n is not None]
-            return None, min(needed, default=None)
+            return None, photos_needed(changes[0], max_drop)
         at = len(scores) - 1 - last
         chosen = {"tables": names[at], "bytes": scores[at].bytes, "score": scores[at].score, "drop": changes[last].drop}
         return chosen, None

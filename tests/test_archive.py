@@ -104,3 +104,12 @@ def test_nothing_is_written_through_an_archive_opened_for_reading(tmp_path: Path
     Archive(tmp_path / "a.jsonl", HEADER).close()
     with pytest.raises(ArchiveError, match="reading only"):
         Archive(tmp_path / "a.jsonl").append(record(3))
+
+
+def test_a_second_writer_is_refused_and_loses_nothing(tmp_path: Path) -> None:
+    with Archive(tmp_path / "a.jsonl", HEADER) as first:
+        first.append(record(3))
+        with pytest.raises(ArchiveError, match="another run is writing"):
+            Archive(tmp_path / "a.jsonl", HEADER)
+        first.append(record(5))
+    assert len(Archive(tmp_path / "a.jsonl")) == 2

@@ -189,6 +189,17 @@ def test_another_run_in_the_same_folder_is_refused(folder: Path, tmp_path: Path)
     assert (tmp_path / "r" / "archive.jsonl").read_bytes() == before
 
 
+def test_a_changed_model_file_is_another_run(folder: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.py"
+    model.write_text(MODEL)
+    arguments = ["optimize", "--data", str(folder / "photos"), "--model", f"{model}:net", "--out", str(tmp_path / "r")]
+    assert qtable(*arguments, "--budget", "1").returncode == 0
+    model.write_text(MODEL.replace("[z, -z]", "[-z, z]"))
+    changed = qtable(*arguments, "--budget", "1")
+    assert changed.returncode == 1
+    assert "holds another run: its answers" in changed.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -202,6 +213,7 @@ def test_another_run_in_the_same_folder_is_refused(folder: Path, tmp_path: Path)
         (["optimize", "--data", "{0}/photos", "--model", "{0}/model.py:net", "--budget", "0"], "budget 0"),
         (["optimize", "--data", "{0}/photos", "--metric", "mAP"], "top-1, top-5, agreement"),
         (["optimize", "--resize", "64"], "need --data"),
+        (["evaluate", "--tables", "quality:50", "--device", "nowhere"], "device 'nowhere' cannot be used"),
         (["optimize", "--max-drop", "half"], "not a number such as 0.5%"),
         (["optimize", "--max-drop", "0"], "above 0% and below 100%"),
         (["evaluate", "--tables", "quality:0"], "quality 0 is outside"),

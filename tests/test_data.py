@@ -144,3 +144,22 @@ def test_batches_hold_every_photo_once_and_one_size() -> None:
     batches = photos.batches(most_photos=32, most_pixels=64 * 20)
     assert sorted(np.concatenate(batches).tolist()) == list(range(120))
     assert all(len({sizes[i] for i in batch}) == 1 and len(batch) <= 20 for batch in batches)
+
+
+def test_numeric_labels_keep_their_value_or_are_refused(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "d")
+    photos = [str(p.relative_to(root)) for p in sorted(root.rglob("*.png"))]
+    labels = ["2.0", "10.0", "0"] * 8
+    (root / "labels.csv").write_text("path,label\n" + "\n".join(map(",".join, zip(photos, labels, strict=True))))
+    images = ImageSet.open(root)
+    found = {name: label for s in SPLITS for name, label in zip(images[s].names, images[s].labels, strict=True)}
+    assert all(found[str(root / photo)] == float(label) for photo, label in zip(photos, labels, strict=True))
+    for bad in ("-1", "1.5", "nan"):
+        (root / "labels.csv").write_text(f"path,label\n{photos[0]},0\n{photos[1]},{bad}\n")
+        with pytest.raises(DataError, match="row 3 has label"):
+            ImageSet.open(root)
+
+
+def test_a_limit_below_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="at least 1 photo"):
+        ImageSet.open(write_folder(tmp_path / "d"), limit=-5)

@@ -83,3 +83,15 @@ def test_preprocess_refuses_crops_that_do_not_fit() -> None:
         Preprocess(size=300, resize=256)
     with pytest.raises(ValueError, match="smaller than the 64 x 64 crop"):
         Preprocess(size=64, resize=None)(torch.zeros(1, 3, 50, 80))
+
+
+def test_what_lies_beside_a_models_file_can_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "beside_the_model.py").write_text("classes = 4")
+    (tmp_path / "user.py").write_text(
+        "import torch, beside_the_model\ndef net(): return torch.nn.Linear(2, beside_the_model.classes)"
+    )
+    assert load_model(f"{tmp_path / 'user.py'}:net")(torch.ones(1, 2)).shape == (1, 4)
+
+
+def test_preprocess_shows_its_settings() -> None:
+    assert repr(Preprocess(64, 80)) != repr(Preprocess(64, 96))

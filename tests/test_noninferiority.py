@@ -77,3 +77,14 @@ def test_outcomes_must_be_right_or_wrong() -> None:
         Change.between(np.array([0.5]), np.array([1.0]))
     with pytest.raises(ValueError, match="one shape"):
         Change.between(np.array([1.0]), np.array([1.0, 0.0]))
+
+
+def test_a_change_that_fails_always_needs_more_photos() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        n = int(rng.integers(20, 3000))
+        change = Change(n, int(rng.integers(0, 1 + n // 20)), int(rng.integers(0, 1 + n // 20)))
+        max_drop = float(rng.choice([0.005, 0.01, 0.05]))
+        needed = photos_needed(change, max_drop)
+        if not is_non_inferior(change, max_drop) and needed is not None:
+            assert needed > n

@@ -13,7 +13,7 @@ from qtable.dct import Frame, coefficients
 from qtable.layer import coefficient_gradient, relaxed
 from qtable.sensitivity import BINS, RESOLUTION, Sensitivity, measure
 from qtable.tables import QTables
-from qtable.task import Classifier
+from qtable.task import Classifier, ModelError
 from tests.planted import Planted
 
 
@@ -121,3 +121,19 @@ def test_save_and_load(tmp_path: Path, crops: Photos) -> None:
     (tmp_path / "bad.npz").write_bytes(b"not an archive")
     with pytest.raises(ValueError, match=r"bad\.npz"):
         Sensitivity.load(tmp_path / "bad.npz")
+
+
+class NoGradient(torch.nn.Module):
+    def forward(self, rgb: Tensor) -> Tensor:
+        return rgb.detach().mean(dim=(2, 3))
+
+
+class BrokenGradient(torch.nn.Module):
+    def forward(self, rgb: Tensor) -> Tensor:
+        return (rgb.mean(dim=(2, 3)) * 0).sqrt()
+
+
+@pytest.mark.parametrize(("model", "message"), [(NoGradient(), "no gradients"), (BrokenGradient(), "NaN")])
+def test_models_without_usable_gradients_are_refused(crops: Photos, model: torch.nn.Module, message: str) -> None:
+    with pytest.raises(ModelError, match=f"{message}.*sorted-random"):
+        measure(crops, Classifier(model), Codec())

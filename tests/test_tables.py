@@ -118,6 +118,9 @@ def test_parse_understands_what_people_type(tmp_path: Path) -> None:
     assert all(QTables.parse(name) == QTables.preset(name) for name in PRESETS)
     with pytest.raises(ValueError, match="whole number"):
         QTables.parse("quality:high")
+    for bad in ("quality", "quality:", "mozjpeg-9", ""):
+        with pytest.raises(ValueError, match="no such file; allowed"):
+            QTables.parse(bad)
 
 
 def test_components_assign_tables_as_jpeg_does() -> None:
@@ -131,3 +134,4 @@ def test_nearest_quality_and_repr() -> None:
     assert "q50" in text
     assert "16  11  10" in text
     assert QTables.flat(3).nearest_quality()[1] > 0
+    assert QTables(QTables.standard(37).values[:1]).nearest_quality(components=1) == (37, 0.0)
