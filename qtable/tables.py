@@ -231,6 +231,8 @@ class QTables:
             return cls.from_dict(json.loads(data))
         except RecursionError:
             raise ValueError(f"{path}: JSON nested too deeply") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: not a JSON table file") from None
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 

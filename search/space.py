@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from qtable.tables import ZIGZAG, QTables
+from qtable.tables import QTables
 from search.base import Box, Points
 
 
@@ -116,12 +116,6 @@ class Around:
     def tables(self, point: npt.NDArray[np.int64]) -> QTables:
         moved = self.center.values.astype(float) * 2 ** (point.reshape(-1, 8, 8) / 8)
         return QTables(np.clip(np.round(moved), 1, 255))
-
-
-def is_sorted(tables: QTables) -> bool:
-    """Whether every table's entries never fall along the zigzag."""
-    along = tables.values.reshape(-1, 64)[:, ZIGZAG].astype(int)
-    return bool((np.diff(along, axis=1) >= 0).all())
 
 
 def points_to_tables(space: Space, points: Points) -> list[QTables]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from qtable import dct
 from qtable.codec import RGB
 from qtable.data import Photos
 from qtable.tables import QTables
@@ -50,3 +52,14 @@ def crops() -> Photos:
         top, left = rng.integers(0, 300), rng.integers(0, 500)
         images.append(np.ascontiguousarray(image[top : top + 48, left : left + 56 + 16 * (i % 2)]))
     return Photos(tuple(images), rng.integers(0, 2, 24), tuple(map(str, range(24))))
+
+
+@pytest.fixture(autouse=True)
+def settings() -> Iterator[None]:
+    """One thread, for photos this small; whatever a test sets is undone."""
+    threads, precision, chunk = torch.get_num_threads(), torch.get_float32_matmul_precision(), dct.CHUNK_PIXELS
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(precision)
+    dct.CHUNK_PIXELS = chunk  # type: ignore[misc]

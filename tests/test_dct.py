@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -100,17 +100,6 @@ def test_coefficients_are_orthonormal_to_within_libjpegs_rounding(photo: RGB) ->
     weights = np.array([0.299, 0.587, 0.114])
     block = np.round(photo[8:16, 16:24] @ weights) - 128
     np.testing.assert_allclose(luma[1, 2].numpy(), scipy.fft.dctn(block, norm="ortho"), atol=0.4)
-
-
-@pytest.fixture(autouse=True)
-def settings() -> Iterator[None]:
-    """One thread, for photos this small; whatever a test sets is undone."""
-    threads, precision, chunk = torch.get_num_threads(), torch.get_float32_matmul_precision(), dct.CHUNK_PIXELS
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision(precision)
-    dct.CHUNK_PIXELS = chunk  # type: ignore[misc]
 
 
 def round_trip(batch: Tensor, tables: QTables, subsampling: Subsampling = "4:2:0") -> list[Tensor]:

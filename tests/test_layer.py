@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -92,17 +91,6 @@ def test_fractions_are_rounded_as_eight_bit_pixels_are_with_gradient_one() -> No
         gradients.append((pixels.detach(), rgb.grad))
     assert torch.equal(gradients[0][0], gradients[1][0])
     assert torch.equal(gradients[0][1], gradients[1][1])
-
-
-@pytest.fixture(autouse=True)
-def settings() -> Iterator[None]:
-    """One thread, for photos this small; whatever a test sets is undone."""
-    threads, precision, chunk = torch.get_num_threads(), torch.get_float32_matmul_precision(), dct.CHUNK_PIXELS
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision(precision)
-    dct.CHUNK_PIXELS = chunk  # type: ignore[misc]
 
 
 class Outcome(NamedTuple):
