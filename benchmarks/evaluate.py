@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import workload
 from qtable import Classifier, Codec, Evaluator, QTables
 from qtable.sensitivity import measure
-from search.closed_form import Lagrangian, Multiplier
+from search.closed_form import Lagrangian
 
 REPEATS = 3
 
@@ -42,7 +42,7 @@ def main() -> None:
             gathered = measure(photos, task, codec)
             statistic.append(time.perf_counter() - start)
             start = time.perf_counter()
-            space = Multiplier(Lagrangian.of(gathered))
+            space = Lagrangian.of(gathered).path()
             for point in np.linspace(0, space.steps, 30).astype(int):
                 space.tables(np.array([point]))
             solving.append(time.perf_counter() - start)

@@ -111,8 +111,18 @@ class Archive:
         return len(self._records)
 
     def records(self, split: Split, *, without: str | None = None) -> list[Record]:
-        """Records of one split in the order in which they were made, leaving out an origin."""
-        return [r for r in self if r.split == split and r.origin != without]
+        """Records of all photos of one split in the order in which they were made, leaving out an origin.
+
+        Records of a part of the photos (of candidates that lost a race) are left out: `partial` has them.
+        """
+        every = [r for r in self if r.split == split]
+        photos = max((len(r.score.photo_bytes) for r in every), default=0)
+        return [r for r in every if len(r.score.photo_bytes) == photos and r.origin != without]
+
+    def partial(self, split: Split) -> list[Record]:
+        """Records of a part of the photos of one split."""
+        whole = {id(r) for r in self.records(split)}
+        return [r for r in self if r.split == split and id(r) not in whole]
 
     def close(self) -> None:
         if self._descriptor is not None:

@@ -7,10 +7,10 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -20,16 +20,21 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from qtable.cluster import ClusterEvaluator, Job, connect, measure_over
 from qtable.codec import Codec, Entropy, JpegError, Subsampling, read_header
 from qtable.data import SPLITS, ImageSet, Split
+from qtable.data import Progress as DataProgress
 from qtable.evaluate import Evaluator
 from qtable.export import FORMATS
 from qtable.front import interval, resamples
 from qtable.models import load_model
+from qtable.sensitivity import Sensitivity
 from qtable.tables import QTables
 from qtable.task import METRICS, Classifier
+from search.chroma import optimize_sampling, sentences
+from search.compare import compare
 from search.methods import METHODS
-from search.optimize import RESAMPLES, Plan, Watch, max_drop_sentence, optimize, percent, three_savings
+from search.optimize import RESAMPLES, Plan, Watch, Workforce, max_drop_sentence, optimize, percent, three_savings
 
 app = typer.Typer(
     add_completion=False,
@@ -51,6 +56,7 @@ Resize = Annotated[int | None, typer.Option(help="Scale photos: pixels of the sh
 Limit = Annotated[int | None, typer.Option(help="Use at most this many photos.")]
 Metric = Annotated[str, typer.Option(help=f"What counts as a good answer: {', '.join(METRICS)}.")]
 SubsamplingOption = Annotated[Subsampling, typer.Option(help="Chroma subsampling.")]
+SubsamplingOrAuto = Literal["4:4:4", "4:2:2", "4:2:0", "auto"]
 EntropyOption = Annotated[Entropy, typer.Option(help="Entropy coding.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 ...")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
@@ -102,12 +108,24 @@ def optimize_command(
     method: Annotated[str, typer.Option(help=f"How to search: {', '.join(METHODS)}.")] = "closed-form",
     budget: Annotated[int, typer.Option(help="Evaluations of different tables on the search photos.")] = 40,
     tables: Annotated[int, typer.Option(help="1: one table; 2: luma, chroma; 3: Y, Cb, Cr.")] = 2,
-    subsampling: SubsamplingOption = "4:2:0",
+    subsampling: Annotated[
+        SubsamplingOrAuto, typer.Option(help="Chroma subsampling; auto: 4:2:0 and 4:4:4 with their own tables.")
+    ] = "4:2:0",
     entropy: EntropyOption = "optimized",
     metric: Metric = "top-1",
     resize: Resize = None,
     limit: Limit = None,
     device: Device = "cpu",
+    start: Annotated[
+        str | None, typer.Option(help="Search around standard tables, the closed-form ones, or a run FOLDER's front.")
+    ] = None,
+    racing: Annotated[
+        bool, typer.Option("--racing", help="Drop candidates after a part of the photos; the budget counts photos.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Evaluate in this many processes. [default: threads of this one]")
+    ] = None,
+    cluster: Annotated[str | None, typer.Option(help="Evaluate on a Dask cluster: tcp://HOST:PORT.")] = None,
     max_drop: Annotated[
         str | None, typer.Option(help="Also pick the smallest tables proved to lose at most this, e.g. 0.5%.")
     ] = None,
@@ -118,33 +136,136 @@ def optimize_command(
     as_json: AsJson = False,
 ) -> None:
     """Find tables that make smaller files at equal score, and test them on photos that no search has seen."""
-    plan = Plan(method, budget, tables, seed, None if max_drop is None else _fraction(max_drop))
-    codec = Codec(subsampling, entropy)
+    plan = Plan(method, budget, tables, seed, None if max_drop is None else _fraction(max_drop), start, racing)
+    codec = Codec("4:2:0" if subsampling == "auto" else subsampling, entropy)
     task = Classifier(load_model(model), metric, device)
-    with progress_watch() as watch:
+    with progress_watch() as watch, ExitStack() as stack:
         images = _open(data, resize, limit, watch)
-        identity = {
+        header = _header(images, model, task, codec)
+        header["identity"] |= {
+            "method": plan.method,
+            "tables": plan.count,
+            "seed": plan.seed,
+            "start": plan.start,
+            "racing": plan.racing,
+        }
+        if subsampling == "auto":
+            if workers is not None or cluster is not None:
+                raise ValueError("--subsampling auto runs in this process; leave --workers and --cluster out")
+            summary = optimize_sampling(images, task, entropy, plan, out, header, watch)
+        else:
+            workforce = None
+            if workers is not None or cluster is not None:
+                if racing:
+                    raise ValueError("--racing runs in this process; leave --workers and --cluster out")
+                client = stack.enter_context(connect(cluster, workers))
+                job = Job(data, resize, limit, model, metric, codec, device)
+                workforce = _cluster(client, job, images, task)
+            summary = optimize(images, task, codec, plan, out, header, watch, workforce)
+    if as_json:
+        print(json.dumps(summary))
+    elif subsampling == "auto":
+        _show_samplings(summary, out)
+    else:
+        _show(summary, out)
+
+
+def _cluster(client: Any, job: Job, images: ImageSet, task: Classifier) -> Workforce:
+    """The workers of a Dask client do the work."""
+
+    def measure(*_: object, progress: DataProgress | None = None) -> Sensitivity:
+        return measure_over(client, job, images, task, progress=progress)
+
+    return Workforce(
+        lambda split, _: ClusterEvaluator(job, split, client, images, task),
+        measure,
+        at_once=max(1, len(client.scheduler_info()["workers"])),
+    )
+
+
+def _show_samplings(summary: dict[str, Any], out: Path) -> None:
+    printer = Console()
+    for line in sentences(summary):
+        printer.print(line)
+    for name, rate in (*summary["samplings"].items(), ("best of both", summary)):
+        low, high = map(percent, rate["bd_rate_ci"])
+        printer.print(f"{name}: {percent(rate['bd_rate'])} bytes at equal score [{low}, {high}] against standard 4:2:0")
+    printer.print(f"picture  {out / 'front.png'}\nruns     {out / '420'}, {out / '444'}")
+
+
+def _header(images: ImageSet, model: str | None, task: Classifier, codec: Codec) -> dict[str, Any]:
+    """What an archive says first: where everything came from. The caller adds its plan to the identity."""
+    return {
+        "identity": {
             "data": images.fingerprint,
             "model": f"{model or 'embedded'} {_weights_digest(task)}",
             "metric": task.metric,
             "codec": codec.to_dict(),
-            "method": plan.method,
-            "tables": plan.count,
-            "seed": plan.seed,
-        }
-        header: dict[str, Any] = {
-            "identity": identity,
-            "command": _command(),
-            "versions": _versions(),
-            "commit": _commit(),
-        }
-        header["photos"] = {"source": images.source, **{name: len(images[name]) for name in SPLITS}}
-        header["skipped"] = images.skipped
-        summary = optimize(images, task, codec, plan, out, header, watch)
+        },
+        "command": _command(),
+        "versions": _versions(),
+        "commit": _commit(),
+        "photos": {"source": images.source, **{name: len(images[name]) for name in SPLITS}},
+        "skipped": images.skipped,
+    }
+
+
+@app.command("compare")
+def compare_command(
+    methods: Annotated[
+        str, typer.Option(help="Names of methods, comma-separated; METHOD@START and METHOD+racing work.")
+    ],
+    data: Data = None,
+    model: Model = None,
+    budget: Annotated[int, typer.Option(help="Evaluations of each run on the search photos.")] = 100,
+    seeds: Annotated[int, typer.Option(help="Runs of each method, with seeds 0, 1, ...")] = 3,
+    tables: Annotated[int, typer.Option(help="1: one table; 2: luma, chroma; 3: Y, Cb, Cr.")] = 2,
+    subsampling: SubsamplingOption = "4:2:0",
+    entropy: EntropyOption = "optimized",
+    metric: Metric = "top-1",
+    resize: Resize = None,
+    limit: Limit = None,
+    thin: Annotated[int, typer.Option(help="Use every THIN-th photo of each split.")] = 1,
+    device: Device = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder of the contest; the same command continues it.")] = Path(
+        "runs/compare"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Let search methods compete: hypervolume and BD-rate over several seeds, one table, one picture."""
+    plans = {name: _contestant(name, budget, tables) for name in methods.split(",")}
+    if seeds < 1:
+        raise ValueError(f"--seeds {seeds}; allowed: 1 or more")
+    codec = Codec(subsampling, entropy)
+    task = Classifier(load_model(model), metric, device)
+    with progress_watch() as watch:
+        images = _open(data, resize, limit, watch).thinned(thin)
+        header = _header(images, model, task, codec)
+        result = compare(images, task, codec, plans, range(seeds), out, header, watch)
     if as_json:
-        print(json.dumps(summary))
-    else:
-        _show(summary, out)
+        print(json.dumps(result))
+        return
+    table = Table(title=f"{task.metric}, {budget} evaluations, {seeds} seeds: median [range]")
+    for heading in ("method", "hypervolume (search)", "bytes at equal score (test)", "the same on search"):
+        table.add_column(heading, justify="right")
+    for row in sorted(result["methods"], key=lambda m: -m["hypervolume"]["median"]):
+        cells = [row["name"], "{median:.3f} [{low:.3f}, {high:.3f}]".format(**row["hypervolume"])]
+        for name in ("bd_rate", "bd_rate_search"):
+            median, low, high = (percent(row[name][key]) for key in ("median", "low", "high"))
+            cells.append(f"{median} [{low}, {high}]")
+        table.add_row(*cells)
+    printer = Console()
+    printer.print(table)
+    printer.print(f"picture  {out / 'compare.png'}\nnumbers  {out / 'compare.json'}")
+
+
+def _contestant(name: str, budget: int, tables: int) -> Plan:
+    """The plan of `METHOD`, `METHOD@START`, `METHOD+racing`, `METHOD@START+racing`."""
+    method, racing, rest = name.partition("+racing")
+    if rest:
+        raise ValueError(f"method {name!r}: nothing may follow +racing")
+    method, _, start = method.partition("@")
+    return Plan(method, budget, tables, start=start or None, racing=bool(racing))
 
 
 def _show(summary: dict[str, Any], out: Path) -> None:

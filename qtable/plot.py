@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,6 +15,8 @@ from qtable.tables import QTables
 
 STANDARD_COLOUR: Final = "#555555"
 FOUND_COLOUR: Final = "#0072B2"
+COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+Floats = npt.NDArray[np.float64]
 
 
 def new_axes(width: float = 7.0, height: float = 4.6, columns: int = 1) -> tuple[Figure, Any]:
@@ -57,6 +60,23 @@ def front(
     axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda x, _: f"{x:,.0f}"))
     axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
     axes.set_xlabel("mean file size (bytes, log scale)")
+    axes.grid(True, alpha=0.25)
+    return axes
+
+
+def progress(axes: Axes, spent: Floats, lines: Floats, label: str, index: int) -> Axes:
+    """How something grew with the evaluations spent: the median of lines float64 [seeds, n], and their range.
+
+    index: chooses colour, dashes and marker, so that a dozen lines can be told apart, in grey as well.
+    """
+    colour = COLOURS[index % len(COLOURS)]
+    style = ("-", "--", ":")[index // len(COLOURS) % 3]
+    axes.fill_between(spent, lines.min(axis=0), lines.max(axis=0), color=colour, alpha=0.1, linewidth=0)
+    marker = "osD^vP*X<>"[index % 10]
+    axes.plot(
+        spent, np.median(lines, axis=0), style, color=colour, label=label, marker=marker, markevery=0.15, markersize=4
+    )
+    axes.set_xlabel("evaluations spent")
     axes.grid(True, alpha=0.25)
     return axes
 

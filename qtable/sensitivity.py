@@ -14,7 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -44,27 +44,33 @@ class Sensitivity:
     """Sums over photos; statistics of two sets of photos add up to those of both.
 
     levels: float64 [3, 64, BINS], for Y, Cb, Cr and natural frequency how many coefficients have |F| in a bin (the bin
-    of |F| rounded to 1/8). For the DC frequency these are differences between successive blocks, which is what a file
-    stores (those above 1024 count as 1024). costs: float64 [3, 64, BINS], the sum of g^2 over the coefficients of that
-    bin (for DC, of F itself), in nats^2 per unit of F^2. photos: their number.
+    of |F| rounded to 1/8). differences: float64 [3, BINS], the same for the differences of DC between successive
+    blocks, which is what a file stores (those above 1024 count as 1024). costs: float64 [3, 64, BINS], the sum of g^2
+    over the coefficients of that bin, in nats^2 per unit of F^2. photos: their number.
     """
 
     levels: Histograms
+    differences: Histograms
     costs: Histograms
     photos: int
 
     def __add__(self, other: Sensitivity) -> Sensitivity:
-        return Sensitivity(self.levels + other.levels, self.costs + other.costs, self.photos + other.photos)
+        return Sensitivity(
+            self.levels + other.levels,
+            self.differences + other.differences,
+            self.costs + other.costs,
+            self.photos + other.photos,
+        )
 
     @classmethod
     def zero(cls) -> Sensitivity:
         """Of no photo."""
-        return cls(np.zeros((3, 64, BINS)), np.zeros((3, 64, BINS)), 0)
+        return cls(np.zeros((3, 64, BINS)), np.zeros((3, BINS)), np.zeros((3, 64, BINS)), 0)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a compressed NumPy file (.npz), atomically."""
         temporary = Path(f"{os.fspath(path)}.tmp{os.getpid()}.npz")
-        np.savez_compressed(temporary, levels=self.levels, costs=self.costs, photos=self.photos)
+        np.savez_compressed(temporary, **vars(self))
         temporary.replace(path)
 
     @classmethod
@@ -72,11 +78,13 @@ class Sensitivity:
         """ValueError if the file holds no such statistics."""
         try:
             with np.load(path, allow_pickle=False) as data:
-                loaded = cls(data["levels"], data["costs"], int(data["photos"]))
+                loaded = cls(data["levels"], data["differences"], data["costs"], int(data["photos"]))
         except (KeyError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise ValueError(f"{os.fspath(path)}: not a file of sensitivity statistics ({error})") from None
-        if loaded.levels.shape != (3, 64, BINS) or loaded.costs.shape != (3, 64, BINS):
-            raise ValueError(f"{os.fspath(path)}: statistics of shape {loaded.levels.shape}; expected (3, 64, {BINS})")
+        for name, array in vars(cls.zero()).items():
+            if np.shape(getattr(loaded, name)) != np.shape(array):
+                found = list(np.shape(getattr(loaded, name)))
+                raise ValueError(f"{os.fspath(path)}: {name} of shape {found}; expected {list(np.shape(array))}")
         return loaded
 
 
@@ -144,17 +152,18 @@ def measure(
 
     total = Sensitivity.zero()
     levels, costs = total.levels.reshape(3, -1), total.costs.reshape(3, -1)
+    differences = total.differences
     batches = photos.batches(most_photos=16, most_pixels=1 << 19)
     done = 0
     with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for batch, results in zip(batches, _bounded_map(pool, work, batches), strict=True):
             for planes, squares_of in results:
                 for component, (plane, square) in enumerate(zip(planes, squares_of, strict=True)):
-                    _accumulate(plane, square, levels[component], costs[component])
+                    _accumulate(plane, square, levels[component], differences[component], costs[component])
             done += len(batch)
             if progress is not None:
                 progress(done, len(photos))
-    return Sensitivity(total.levels, total.costs, len(photos))
+    return replace(total, photos=len(photos))
 
 
 def _gradient(objective: Tensor, seen: Tensor, retain: bool) -> Tensor:
@@ -187,13 +196,16 @@ def _inverse_cdf(p: Tensor, u: Tensor) -> Tensor:
     return torch.searchsorted(p.double().cumsum(1), u.to(p.device)).clamp(max=p.shape[1] - 1)
 
 
-def _accumulate(plane: Tensor, square: Tensor, levels: Histograms, costs: Histograms) -> None:
-    """Add one component's |F| and g^2, each [n, rows, columns, 8, 8], to its flat histograms [64 x BINS]."""
+def _accumulate(plane: Tensor, square: Tensor, levels: Histograms, differences: Histograms, costs: Histograms) -> None:
+    """Add one component's |F| and g^2, each [n, rows, columns, 8, 8], to its flat histograms [64 x BINS] and [BINS]."""
     f = plane.reshape(len(plane), -1, 64).numpy()
-    first = np.arange(64) * BINS
-    bins = np.minimum(np.rint(np.abs(f) * RESOLUTION), BINS - 1).astype(np.int64) + first
+    bins = _bins(f) + np.arange(64) * BINS
     weights = square.reshape(len(square), -1).double().numpy()
     costs += np.bincount(bins.ravel(), weights.ravel(), 64 * BINS)
-    differences = np.abs(np.diff(f[..., 0], axis=1, prepend=0))
-    bins[..., 0] = np.minimum(np.rint(differences * RESOLUTION), BINS - 1)
     levels += np.bincount(bins.ravel(), minlength=64 * BINS)
+    differences += np.bincount(_bins(np.diff(f[..., 0], axis=1, prepend=0)).ravel(), minlength=BINS)
+
+
+def _bins(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    bins: npt.NDArray[np.int64] = np.minimum(np.rint(np.abs(values) * RESOLUTION), BINS - 1).astype(np.int64)
+    return bins

@@ -48,3 +48,27 @@ class Searcher(Protocol):
     def tell(self, points: Points, losses: Losses) -> None:
         """The losses float64 [n, k] of the points last asked for, in the same order."""
         ...
+
+
+def checked(points: Points, losses: Losses) -> Losses:
+    """`losses` if they are one finite row [2] per point, else ValueError; every `tell` starts with it."""
+    if losses.shape != (len(points), 2):
+        raise ValueError(f"losses of shape {losses.shape} for {len(points)} points; expected ({len(points)}, 2)")
+    if not np.isfinite(losses).all():
+        i, column = np.argwhere(~np.isfinite(losses))[0]
+        raise ValueError(f"loss [{i}, {column}] is {losses[i, column]}; a searcher learns from finite losses only")
+    return losses
+
+
+def checked_start(box: Box, start: Points | None) -> Points:
+    """`start` int64 [m, d] if it lies in the box, else ValueError; no start is [0, d]."""
+    if start is None:
+        return np.empty((0, box.dimension), dtype=np.int64)
+    if start.ndim != 2 or start.shape[1] != box.dimension:
+        raise ValueError(f"start of shape {start.shape}; expected [m, {box.dimension}]")
+    if not (inside := box.contains(start)).all():
+        i = int(np.argmin(inside))
+        side = int(np.argmax((start[i] < box.low) | (start[i] > box.high)))
+        allowed = f"{box.low[side]}..{box.high[side]}"
+        raise ValueError(f"start [{i}, {side}] = {start[i, side]} is outside the box; allowed: {allowed}")
+    return start.astype(np.int64)

@@ -1,29 +1,44 @@
-"""What `qtable optimize --method NAME` means: a space and a searcher in it."""
+"""What `qtable optimize --method NAME` means: a space, where to start in it, and a searcher."""
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
+from qtable.archive import Archive
 from qtable.codec import Codec
 from qtable.data import Photos, Progress
+from qtable.front import pareto
 from qtable.sensitivity import Sensitivity, measure
+from qtable.tables import QTables
 from qtable.task import DifferentiableTask
-from search.base import Searcher
-from search.closed_form import Lagrangian, Multiplier, Sweep
+from search.base import Box, Points, Searcher
+from search.bayesian import Bayesian
+from search.closed_form import FIRST_COMPONENTS, Lagrangian, Path, Sweep, shrinkage_for
+from search.evolution import CMAES, DifferentialEvolution
+from search.genetic import Genetic, NotebookGenetic
+from search.mcmc import Annealing, NotebookWalk, Tempering
+from search.published import PUBLISHED
 from search.random_search import RandomSearch
-from search.space import Full, Sorted, Space
+from search.space import Bands, Full, Modulated, Sorted, Space
+from search.swarm import Firefly, ParticleSwarm
+
+STANDARD_START: Final = "standard"
+CLOSED_FORM_START: Final = "closed-form"
+SWEPT: Final = 33
+"""So many points of the closed form come first; what is left of a budget goes to tables around them."""
 
 
 @dataclass(frozen=True)
 class Setting:
     """What a method may use: number of tables, a seeded generator, the `fit` photos, the task and the codec.
 
-    statistics: file in which sensitivity statistics of these photos are kept, so that a run that continues has them.
+    start: None, "standard", "closed-form", or the folder of another run. statistics: file in which sensitivity
+    statistics of these photos are kept, so that a run that continues has them.
     """
 
     count: int
@@ -31,35 +46,122 @@ class Setting:
     fit: Photos
     task: DifferentiableTask
     codec: Codec
-    statistics: Path
+    statistics: pathlib.Path
+    start: str | None = None
+    measure: Callable[..., Sensitivity] = field(default=measure)
     progress: Progress | None = None
 
     def sensitivity(self) -> Sensitivity:
         """Statistics of the `fit` photos, measured once."""
         if self.statistics.exists():
             return Sensitivity.load(self.statistics)
-        measured = measure(self.fit, self.task, self.codec, progress=self.progress)
+        measured = self.measure(self.fit, self.task, self.codec, progress=self.progress)
         measured.save(self.statistics)
         return measured
 
+    def family(self) -> tuple[QTables, ...]:
+        """The tables that `start` names, from many bytes to few. ValueError if it names none."""
+        if self.start == STANDARD_START:
+            components = list(FIRST_COMPONENTS[self.count - 1])
+            return tuple(QTables(QTables.standard(q).components()[components]) for q in range(95, 2, -1))
+        if self.start == CLOSED_FORM_START:
+            path = _closed_form(self.sensitivity(), self.count)
+            return tuple(dict.fromkeys(path.tables(np.array([i])) for i in range(path.steps + 1)))
+        file = pathlib.Path(str(self.start)) / "archive.jsonl"
+        if not file.is_file():
+            raise ValueError(
+                f"--start {self.start}: no run there; allowed: {STANDARD_START}, {CLOSED_FORM_START}, a run folder"
+            )
+        scores = [r.score for r in Archive(file).records("search") if r.score.tables.count == self.count]
+        front = pareto([s.bytes for s in scores], [s.score for s in scores])
+        if not len(front):
+            raise ValueError(f"--start {self.start}: no tables there with {self.count} to a set")
+        return tuple(scores[i].tables for i in front[::-1])
 
-def _closed_form(setting: Setting) -> tuple[Space, Searcher]:
-    space = Multiplier(Lagrangian.of(setting.sensitivity(), setting.count))
-    return space, Sweep(space.box)
+
+Method = Callable[[Setting], tuple[Space, Searcher]]
+MakeSearcher = Callable[[Box, np.random.Generator, Points | None], Searcher]
 
 
-def _random(setting: Setting) -> tuple[Space, Searcher]:
-    space = Full(setting.count)
-    return space, RandomSearch(space.box, setting.rng)
+def _closed_form(statistics: Sensitivity, count: int) -> Path:
+    return Lagrangian.of(statistics, count).path(shrinkage=shrinkage_for(statistics.photos))
 
 
-def _sorted_random(setting: Setting) -> tuple[Space, Searcher]:
-    space = Sorted(setting.count)
-    return space, RandomSearch(space.box, setting.rng)
+def _in(cold: Callable[[int], Space], make: MakeSearcher, points: int = 8) -> Method:
+    """`make` in the space `cold`(number of tables), or, with a start, in the space around that, from `points` of it."""
+
+    def method(setting: Setting) -> tuple[Space, Searcher]:
+        if setting.start is None:
+            space = cold(setting.count)
+            return space, make(space.box, setting.rng, None)
+        around = Modulated(setting.family())
+        return around, make(around.box, setting.rng, around.start(points))
+
+    return method
 
 
-METHODS: Final[dict[str, Callable[[Setting], tuple[Space, Searcher]]]] = {
-    "closed-form": _closed_form,
-    "sorted-random": _sorted_random,
-    "random": _random,
+def _swept(path: Callable[[Sensitivity, int], Path]) -> Method:
+    def method(setting: Setting) -> tuple[Space, Searcher]:
+        _refuse_start(setting)
+        space = path(setting.sensitivity(), setting.count)
+        return space, Sweep(space.box)
+
+    return method
+
+
+def _closed_form_first(setting: Setting) -> tuple[Space, Searcher]:
+    """`SWEPT` points of the closed form, middle after middle, then a genetic search around them."""
+    _refuse_start(setting)
+    path = _closed_form(setting.sensitivity(), setting.count)
+    space = Modulated(tuple(path.tables(np.array([i])) for i in range(path.steps + 1)))
+    sweep = Sweep(path.box)
+    start = np.zeros((SWEPT, space.box.dimension), np.int64)
+    start[:, :1] = np.concatenate([sweep.ask() for _ in range(SWEPT)])
+    return space, Genetic(space.box, setting.rng, start=start)
+
+
+def _notebook(make: MakeSearcher) -> Method:
+    """In the notebook's setting: every entry by itself, from fifteen sorted random tables."""
+
+    def method(setting: Setting) -> tuple[Space, Searcher]:
+        _refuse_start(setting)
+        space, prior = Full(setting.count), Sorted(setting.count)
+        drawn = RandomSearch(prior.box, setting.rng, 15).ask()
+        start = np.array([prior.tables(point).values.ravel() for point in drawn], dtype=np.int64)
+        return space, make(space.box, setting.rng, start)
+
+    return method
+
+
+def _refuse_start(setting: Setting) -> None:
+    if setting.start is not None:
+        raise ValueError(f"--start {setting.start}: this method begins where it must; leave --start out")
+
+
+def _bands(count: int) -> Space:
+    """8 knots per table: at most 16 dimensions for two tables."""
+    return Bands(8, count)
+
+
+METHODS: Final[dict[str, Method]] = {
+    "closed-form": _closed_form_first,
+    "random": _in(Full, lambda box, rng, start: RandomSearch(box, rng, start=start)),
+    "sorted-random": _in(Sorted, lambda box, rng, start: RandomSearch(box, rng, start=start)),
+    "genetic": _in(_bands, lambda box, rng, start: Genetic(box, rng, start=start)),
+    "genetic-spea2": _in(_bands, lambda box, rng, start: Genetic(box, rng, start=start, selection="spea2")),
+    "mcmc": _in(_bands, lambda box, rng, start: Tempering(box, rng, start=start)),
+    "annealing": _in(_bands, lambda box, rng, start: Annealing(box, rng, start=start)),
+    "bayesian": _in(_bands, lambda box, rng, start: Bayesian(box, rng, start=start)),
+    "bayesian-gp": _in(_bands, lambda box, rng, start: Bayesian(box, rng, start=start, sampler="gp")),
+    "quasi-random": _in(_bands, lambda box, rng, start: Bayesian(box, rng, start=start, sampler="qmc")),
+    "cma-es": _in(_bands, lambda box, rng, start: CMAES(box, rng, start=start)),
+    "differential-evolution": _in(_bands, lambda box, rng, start: DifferentialEvolution(box, rng, start=start)),
+    "particle-swarm": _in(_bands, lambda box, rng, start: ParticleSwarm(box, rng, start=start)),
+    "firefly": _in(_bands, lambda box, rng, start: Firefly(box, rng, start=start)),
+    "notebook-ga-product": _notebook(lambda box, rng, start: NotebookGenetic(box, rng, start=start)),
+    "notebook-ga-curve": _notebook(lambda box, rng, start: NotebookGenetic(box, rng, start=start, fitness="curve")),
+    "notebook-mcmc-step": _notebook(lambda box, rng, start: NotebookWalk(box, rng, start=start)),
+    "notebook-mcmc-average": _notebook(lambda box, rng, start: NotebookWalk(box, rng, start=start, proposal="average")),
+    **{name: _swept(path) for name, path in PUBLISHED.items()},
 }
+"""Searchers by name, and published tables as baselines."""

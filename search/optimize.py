@@ -10,7 +10,9 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,15 +22,18 @@ import numpy as np
 from qtable import plot
 from qtable.archive import Archive, Record
 from qtable.codec import Codec
-from qtable.data import ImageSet, Split
-from qtable.evaluate import Evaluator, Score
+from qtable.data import ImageSet, Photos, Split
+from qtable.evaluate import Evaluating, Evaluator, Score
 from qtable.export import to_cjpeg
 from qtable.front import Curve, Measured, bd_rate, hypervolume, interval, pareto, resamples, size_change
 from qtable.noninferiority import Change, last_non_inferior, photos_needed
+from qtable.sensitivity import Sensitivity
+from qtable.sensitivity import measure as measure_here
 from qtable.tables import QTables
 from qtable.task import DifferentiableTask, Outcomes, Task
 from search.methods import METHODS, Setting
-from search.run import Measuring, search
+from search.racing import Racing, rungs, shuffled
+from search.run import Measure, Measuring, search
 
 QUALITIES: Final = (5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 70, 75, 80, 85, 90, 95)
 """The standard tables that everything is compared with."""
@@ -38,6 +43,21 @@ STANDARD: Final = "standard"
 
 Watch = Callable[[str, int, int, str], None]
 """Called as work goes on with (stage, done, total, a word on the best so far)."""
+MakeEvaluator = Callable[[Split, Photos], Evaluating]
+"""Makes the evaluator of a split, whose photos these are."""
+
+
+@dataclass(frozen=True)
+class Workforce:
+    """Who does the work: makes evaluators, measures statistics, and takes `at_once` tables side by side."""
+
+    evaluator: MakeEvaluator
+    measure: Callable[..., Sensitivity] = measure_here
+    at_once: int = 1
+
+
+class NothingFound(ValueError):
+    """No candidate was scored on all photos."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +65,8 @@ class Plan:
     """What to do: the method (a key of METHODS), its budget in evaluations on `search`, number of tables, and seed.
 
     max_drop: also pick the smallest tables whose score is at most this much (a fraction) below the uncompressed
-    photos', with 95% confidence.
+    photos', with 95% confidence. start: see `Setting`. racing: candidates may be dropped after a part of the photos,
+    and the budget counts what was looked at.
     """
 
     method: str = "closed-form"
@@ -53,6 +74,8 @@ class Plan:
     count: int = 2
     seed: int = 0
     max_drop: float | None = None
+    start: str | None = None
+    racing: bool = False
 
     def __post_init__(self) -> None:
         if self.max_drop is not None and not 0 < self.max_drop < 1:
@@ -73,25 +96,35 @@ def optimize(
     out: Path,
     header: Mapping[str, Any],
     watch: Watch = lambda *_: None,
+    workforce: Workforce | None = None,
+    known: Path | None = None,
 ) -> dict[str, Any]:
     """Run the main job in folder `out`, or continue it there; returns what summary.json holds.
 
-    header: the archive's first line; its "identity" guards against continuing another run. Ctrl-C ends the search,
-    and what was found by then is tested and written ("interrupted": true); a second Ctrl-C stops at once.
+    header: the archive's first line; its "identity" guards against continuing another run. workforce: by default this
+    process. known: the folder of a run on the same photos and model, from which a new run takes the standard tables'
+    scores and the statistics.
+
+    Ctrl-C ends the search, and what was found by then is tested and written ("interrupted": true); a second Ctrl-C
+    stops at once.
     """
+    workforce = workforce or Workforce(lambda _, photos: Evaluator(photos, task, codec))
     out.mkdir(parents=True, exist_ok=True)
-    with (
-        Evaluator(images.search, task, codec) as on_search,
-        Evaluator(images.test, task, codec) as on_test,
-        Archive(out / "archive.jsonl", _with_answers(header, on_search)) as archive,
-    ):
+    with ExitStack() as stack:
+        parts = rungs(shuffled(images.search)) if plan.racing else [images.search]
+        on_search = [stack.enter_context(workforce.evaluator("search", photos)) for photos in parts]
+        on_test = stack.enter_context(workforce.evaluator("test", images.test))
+        archive = stack.enter_context(Archive(out / "archive.jsonl", _with_answers(header, on_search)))
         statistics = out / "statistics.npz"
         if not len(archive):
             statistics.unlink(missing_ok=True)  # another run's
-        measure = Measuring(on_search, "search", archive)
+            if known is not None:
+                _take_over(known, out, archive)
+        race = Racing(on_search, archive, task)
+        measure: Measure = race if plan.racing else Measuring(on_search[0], "search", archive, workforce.at_once)
         interrupted = False
         try:
-            _standard(measure, watch)
+            _standard(race.full, "search", watch)
             setting = Setting(
                 count=plan.count,
                 rng=np.random.default_rng(plan.seed),
@@ -99,6 +132,8 @@ def optimize(
                 task=task,
                 codec=codec,
                 statistics=statistics,
+                start=plan.start,
+                measure=workforce.measure,
                 progress=lambda done, total: watch("sensitivity on fit", done, total, ""),
             )
             space, searcher = METHODS[plan.method](setting)
@@ -106,10 +141,12 @@ def optimize(
         except KeyboardInterrupt:
             interrupted = True
         chosen = front_records(archive)
-        if not chosen:
+        if not chosen and interrupted:
             raise KeyboardInterrupt
+        if not chosen:
+            raise NothingFound(f"all {len(archive.partial('search'))} candidates lost their race; raise --budget")
         test = Measuring(on_test, "test", archive)
-        baseline = _standard(test, watch)
+        baseline = _standard(test, "test", watch)
         found = []
         for done, record in enumerate(chosen, start=1):
             found.append(test(record.score.tables, record.origin))
@@ -119,21 +156,32 @@ def optimize(
         summary["clean"] = task.score(clean)
         if plan.max_drop is not None:
             summary["max_drop"] = pick(baseline, found, clean, task, plan.max_drop)
-        summary |= {"evaluations": len(archive.records("search", without=STANDARD)), "interrupted": interrupted}
+        tried = [r for r in archive if r.split == "search" and r.origin != STANDARD]
+        spent = sum(len(r.score.photo_bytes) for r in tried) / len(images.search)
+        summary |= {"evaluations": len(tried), "spent": spent, "interrupted": interrupted}
         _write(out, summary, found)
         return summary
 
 
-def _with_answers(header: Mapping[str, Any], evaluator: Evaluator) -> dict[str, Any]:
+def _with_answers(header: Mapping[str, Any], evaluators: Sequence[Evaluating]) -> dict[str, Any]:
     """The header with the model's answers in its identity: a changed model file is another run."""
-    return {**header, "identity": {**header["identity"], "answers": evaluator.fingerprint}}
+    answers = "-".join(e.fingerprint for e in evaluators)
+    return {**header, "identity": {**header["identity"], "answers": answers}}
 
 
-def _standard(measure: Measuring, watch: Watch) -> list[Score]:
+def _take_over(known: Path, out: Path, archive: Archive) -> None:
+    if (known / "statistics.npz").exists():
+        shutil.copy(known / "statistics.npz", out / "statistics.npz")
+    for record in Archive(known / "archive.jsonl"):
+        if record.origin == STANDARD:
+            archive.append(record)
+
+
+def _standard(measure: Callable[[QTables, str], Score], split: Split, watch: Watch) -> list[Score]:
     scores = []
     for done, quality in enumerate(QUALITIES, start=1):
         scores.append(measure(QTables.standard(quality), STANDARD))
-        watch(f"standard tables on {measure.split}", done, len(QUALITIES), "")
+        watch(f"standard tables on {split}", done, len(QUALITIES), "")
     return scores
 
 
@@ -149,13 +197,17 @@ def _curve(scores: Sequence[Score]) -> Curve:
     return Curve.fit([s.bytes for s in scores], [s.score for s in scores])
 
 
-def _best_so_far(archive: Archive, budget: int, watch: Watch) -> Callable[[int, Score], None]:
+def _best_so_far(archive: Archive, budget: int, watch: Watch) -> Callable[[float, Score], None]:
     standard = _curve([r.score for r in archive.records("search") if r.origin == STANDARD])
 
-    def report(spent: int, _: Score) -> None:
-        change = bd_rate(standard, _curve([r.score for r in front_records(archive)]))
+    def report(spent: float, _: Score) -> None:
+        front = [r.score for r in front_records(archive)]
+        change = bd_rate(standard, _curve(front)) if front else float("nan")
         watch(
-            "search", spent, budget, f"front so far {change:+.1%} bytes (search photos)" if np.isfinite(change) else ""
+            "search",
+            int(spent),
+            budget,
+            f"front so far {change:+.1%} bytes (search photos)" if np.isfinite(change) else "",
         )
 
     return report
@@ -305,7 +357,8 @@ def three_savings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [rows[i] for i in sorted(nearest, reverse=True)]
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace the file in one step."""
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
     temporary.write_bytes(data)
     temporary.replace(path)
@@ -316,7 +369,7 @@ def _write(out: Path, summary: Mapping[str, Any], found: Sequence[Score]) -> Non
     folder.mkdir(exist_ok=True)
     for i, score in enumerate(found, start=1):
         score.tables.save(folder / f"{i:03d}.json")
-        _write_atomically(folder / f"{i:03d}.txt", to_cjpeg(score.tables).encode())
+        write_atomically(folder / f"{i:03d}.txt", to_cjpeg(score.tables).encode())
     for stale in [*folder.glob("[0-9][0-9][0-9].json"), *folder.glob("[0-9][0-9][0-9].txt")]:
         if int(stale.stem) > len(found):
             stale.unlink()
@@ -327,7 +380,7 @@ def _write(out: Path, summary: Mapping[str, Any], found: Sequence[Score]) -> Non
         for p in summary[kind]:
             label = f"quality:{p[name]}" if kind == "baseline" else p[name]
             writer.writerow([label, p["bytes"], *p["bytes_ci"], p["score"], *p["score_ci"]])
-    _write_atomically(out / "front.csv", rows.getvalue().encode())
+    write_atomically(out / "front.csv", rows.getvalue().encode())
     figure, axes = plot.new_axes()
     plot.front(axes, summary["baseline"], "standard tables", plot.STANDARD_COLOUR, marker="s", names=True)
     plot.front(axes, summary["front"], "found tables")
@@ -338,5 +391,5 @@ def _write(out: Path, summary: Mapping[str, Any], found: Sequence[Score]) -> Non
     axes.legend(loc="lower right")
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
-    _write_atomically(out / "front.png", picture.getvalue())
-    _write_atomically(out / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
+    write_atomically(out / "front.png", picture.getvalue())
+    write_atomically(out / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())

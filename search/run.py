@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from qtable.archive import Archive, Record
 from qtable.data import Split
-from qtable.evaluate import Evaluator, Score
+from qtable.evaluate import Evaluating, Score
 from qtable.tables import QTables
-from search.base import Searcher
+from search.base import Losses, Searcher
 from search.space import Space, points_to_tables
 
 REPEATS_BEFORE_STOP = 1000
 """A searcher that asks this often in a row for nothing new has nothing left to ask."""
 
 
+def losses_of(score: Score) -> tuple[float, float]:
+    """What searchers minimize: log2 of the mean bytes, and 1 - score."""
+    return float(np.log2(score.bytes)), 1.0 - score.score
+
+
+class Measure(Protocol):
+    """Scores candidates; remembers, so that asking twice costs nothing."""
+
+    def __call__(self, tables: QTables, origin: str) -> Score: ...
+
+    def prepare(self, tables: Sequence[QTables], origin: str) -> None:
+        """These will be asked for next: whatever can be done for all at once is done now."""
+        ...
+
+    def cost(self, score: Score) -> float:
+        """What making this score took, in evaluations on all photos."""
+        ...
+
+    def losses(self, score: Score) -> tuple[float, float]:
+        """`losses_of` this score, estimated where not all photos were looked at."""
+        ...
+
+
 @dataclass(frozen=True)
 class Measuring:
-    """An evaluator on one split whose results go through an archive: what was evaluated before costs nothing."""
+    """An evaluator on one split whose results go through an archive: what was evaluated before costs nothing.
 
-    evaluator: Evaluator
+    at_once: how many tables keep the evaluator's workers busy; at most as many are lost when the run is killed.
+    """
+
+    evaluator: Evaluating
     split: Split
     archive: Archive
+    at_once: int = 1
 
     def __call__(self, tables: QTables, origin: str) -> Score:
         known = self.archive.find(self.split, tables)
@@ -33,41 +61,51 @@ class Measuring:
             self.archive.append(known)
         return known.score
 
+    def prepare(self, tables: Sequence[QTables], origin: str) -> None:
+        if self.at_once == 1:
+            return
+        unknown = [t for t in tables if self.archive.find(self.split, t) is None]
+        for i in range(0, len(unknown), self.at_once):
+            for score in self.evaluator.many(unknown[i : i + self.at_once]):
+                self.archive.append(Record(self.split, origin, score))
 
-def losses(scores: list[Score]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """float64 [n, 2], what searchers minimize: mean bytes, and 1 - score."""
-    return np.array([[score.bytes, 1.0 - score.score] for score in scores])
+    def cost(self, score: Score) -> float:
+        return 1.0
+
+    def losses(self, score: Score) -> tuple[float, float]:
+        return losses_of(score)
 
 
 def search(
     space: Space,
     searcher: Searcher,
-    measure: Measuring,
+    measure: Measure,
     budget: int,
     origin: str,
-    progress: Callable[[int, Score], None] | None = None,
-) -> int:
+    progress: Callable[[float, Score], None] | None = None,
+) -> float:
     """Let `searcher` spend `budget` evaluations of different tables; returns how many it spent.
 
-    A run that was killed resumes by running again: the searcher, seeded as before, asks for the same points, and those
-    in the archive are answered from there, counted in the budget, without being evaluated again. A last batch larger
-    than what is left of the budget is cut and not told. KeyboardInterrupt passes through between two evaluations.
+    Tables asked for again cost nothing. A batch that does not fit into the rest of the budget is cut and not told.
+    KeyboardInterrupt passes through between two evaluations.
     """
-    spent: set[QTables] = set()
+    spent = 0.0
+    seen: set[QTables] = set()
     repeats = 0
-    while len(spent) < budget and repeats < REPEATS_BEFORE_STOP:
+    while spent < budget and repeats < REPEATS_BEFORE_STOP:
         points = searcher.ask()
-        scores = []
-        before = len(spent)
-        for tables in points_to_tables(space, points):
-            if tables not in spent and len(spent) == budget:
-                return len(spent)
+        batch = points_to_tables(space, points)
+        new = list(dict.fromkeys(tables for tables in batch if tables not in seen))
+        measure.prepare(new[: int(np.ceil(budget - spent))], origin)
+        for tables in new:
+            if spent >= budget:
+                return spent
             score = measure(tables, origin)
-            scores.append(score)
-            if tables not in spent:
-                spent.add(tables)
-                if progress is not None:
-                    progress(len(spent), score)
-        searcher.tell(points, losses(scores))
-        repeats = repeats + 1 if len(spent) == before else 0
-    return len(spent)
+            seen.add(tables)
+            spent += measure.cost(score)
+            if progress is not None:
+                progress(spent, score)
+        losses: Losses = np.array([measure.losses(measure(tables, origin)) for tables in batch])
+        searcher.tell(points, losses)
+        repeats = 0 if new else repeats + 1
+    return spent

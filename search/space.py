@@ -118,6 +118,46 @@ class Around:
         return QTables(np.clip(np.round(moved), 1, 255))
 
 
+@dataclass(frozen=True)
+class Modulated:
+    """A family of tables, from many bytes to few, each of which may be bent: what warm starts search.
+
+    Dimension 0 chooses the member; then, per table, `knots` factors spread over the diagonals from DC to the highest
+    frequency, in steps of 1/8 octave from -`width` to `width`, between them log-linear. All zero is the member itself.
+    """
+
+    family: tuple[QTables, ...]
+    knots: int = 4
+    width: int = 8
+
+    def __post_init__(self) -> None:
+        if not self.family:
+            raise ValueError("a family of no tables; at least one is needed to start from")
+        if len({tables.count for tables in self.family}) > 1:
+            raise ValueError("a family of table sets of different numbers of tables")
+        if not 2 <= self.knots <= 15:
+            raise ValueError(f"modulation by {self.knots} knots; allowed: 2..15")
+
+    @property
+    def box(self) -> Box:
+        bends = [(-self.width, self.width)] * self.knots * self.family[0].count
+        return _box([(0, len(self.family) - 1), *bends], 1)
+
+    def tables(self, point: npt.NDArray[np.int64]) -> QTables:
+        member = self.family[int(point[0])]
+        at = np.linspace(0, 14, self.knots)
+        bends = np.stack([np.interp(_FREQUENCY, at, knots) for knots in point[1:].reshape(member.count, self.knots)])
+        steps = member.values * 2 ** (bends.reshape(-1, 8, 8) / 8)
+        return QTables(np.clip(np.round(steps), 1, 255))
+
+    def start(self, count: int) -> Points:
+        """int64 [<= count, d]: members evenly spaced, unbent."""
+        members = np.unique(np.linspace(0, len(self.family) - 1, count).round().astype(np.int64))
+        points = np.zeros((len(members), self.box.dimension), np.int64)
+        points[:, 0] = members
+        return points
+
+
 def points_to_tables(space: Space, points: Points) -> list[QTables]:
     """The tables of points int64 [n, d]."""
     return [space.tables(point) for point in points]

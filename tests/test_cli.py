@@ -111,6 +111,71 @@ def test_the_bytes_in_the_summary_are_those_of_real_files(folder: Path, tmp_path
     assert standard["bytes"] == next(p["bytes"] for p in read(out)["baseline"] if p["quality"] == 50)
 
 
+def test_auto_sampling_runs_both_and_says_which_wins(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = qtable(*optimize(folder, out, "--budget", "5", "--subsampling", "auto"))
+    assert done.returncode == 0, done.stderr
+    summary = read(out)
+    for name in ("420", "444"):
+        alone = read(out / name)
+        subsampling = f"{name[0]}:{name[1]}:{name[2]}"
+        assert alone["codec"]["subsampling"] == subsampling
+        expected = [(p["bytes"], p["score"]) for p in alone["front"]]
+        assert [(p["bytes"], p["score"]) for p in summary["samplings"][subsampling]["points"]] == expected
+    assert {p["subsampling"] for p in summary["front"]} <= {"4:2:0", "4:4:4"}
+    assert summary["bd_rate"] is not None
+    for level in summary["levels"]:
+        low, high = level["change_ci"]
+        assert level["better"] == ("4:4:4" if high < 0 else "4:2:0" if low > 0 else None)
+        assert level["change"] == pytest.approx(level["4:4:4"] / level["4:2:0"] - 1)
+    assert "at the accuracy of standard q" in " ".join(done.stdout.split())
+
+
+def test_compare_judges_all_alike_and_continues(folder: Path, tmp_path: Path) -> None:
+    command: list[str | Path] = [
+        "compare", "--data", folder / "photos", "--model", f"{folder / 'model.py'}:net", "--out", tmp_path / "contest",
+        "--methods", "random,genetic@standard,genetic+racing", "--budget", "6", "--seeds", "2", "--json",
+    ]  # fmt: skip
+    done = qtable(*command)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [m["name"] for m in result["methods"]] == ["random", "genetic@standard", "genetic+racing"]
+    assert len(result["runs"]) == 6
+    for run in result["runs"]:
+        assert run["hypervolume"] == sorted(run["hypervolume"])
+        assert run["spent"][-1] == pytest.approx(6, abs=1)
+    assert (tmp_path / "contest" / "compare.png").read_bytes().startswith(b"\x89PNG")
+    archives = {p: p.read_bytes() for p in (tmp_path / "contest").glob("*/archive.jsonl")}
+    again = qtable(*command)
+    assert json.loads(again.stdout) == result
+    assert archives == {p: p.read_bytes() for p in archives}  # nothing was evaluated twice
+
+
+def test_a_killed_worker_loses_nothing(folder: Path, tmp_path: Path) -> None:
+    psutil = pytest.importorskip("psutil", reason="needs the extra qtable[cluster]")
+    pytest.importorskip("distributed", reason="needs the extra qtable[cluster]")
+    plan = ("--method", "genetic", "--budget", "30")
+    command = [sys.executable, "-m", "qtable.cli", *map(str, optimize(folder, tmp_path / "killed", *plan))]
+    with (tmp_path / "stderr").open("wb") as words:
+        process = subprocess.Popen([*command, "--workers", "2"], stderr=words, stdout=subprocess.DEVNULL)
+    archive = tmp_path / "killed" / "archive.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if archive.exists() and archive.read_bytes().count(b"\n") >= 24:
+            break
+        time.sleep(0.01)
+    children = psutil.Process(process.pid).children(recursive=True)
+    workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    workers[0].kill()
+    assert process.wait(timeout=180) == 0, (tmp_path / "stderr").read_text()
+    whole = qtable(*optimize(folder, tmp_path / "whole", *plan))
+    assert whole.returncode == 0, whole.stderr
+    lines = [(tmp_path / name / "archive.jsonl").read_bytes().splitlines()[1:] for name in ("killed", "whole")]
+    assert sorted(lines[0]) == sorted(lines[1])
+    assert read(tmp_path / "killed") == read(tmp_path / "whole")
+
+
 def test_max_drop_names_tables_or_the_photos_that_are_missing(folder: Path, tmp_path: Path) -> None:
     for limit in ("30%", "0.1%"):
         done = qtable(*optimize(folder, tmp_path / "run", "--budget", "5", "--max-drop", limit))
@@ -125,8 +190,11 @@ def test_max_drop_names_tables_or_the_photos_that_are_missing(folder: Path, tmp_
             assert f"about {picked['photos_needed']:,} test photos would be needed" in " ".join(done.stdout.split())
 
 
-def test_sigkill_at_any_moment_loses_at_most_the_evaluation_in_flight(folder: Path, tmp_path: Path) -> None:
-    arguments = optimize(folder, tmp_path / "killed", "--method", "sorted-random", "--budget", "30")
+@pytest.mark.parametrize("method", ["genetic", "mcmc", "bayesian"])
+def test_sigkill_at_any_moment_loses_at_most_the_evaluation_in_flight(
+    folder: Path, tmp_path: Path, method: str
+) -> None:
+    arguments = optimize(folder, tmp_path / "killed", "--method", method, "--budget", "30")
     archive = tmp_path / "killed" / "archive.jsonl"
     seen = 0
     for goal in (1, 12, 30):  # records, the header among them, at which to kill: baseline and search
@@ -144,11 +212,13 @@ def test_sigkill_at_any_moment_loses_at_most_the_evaluation_in_flight(folder: Pa
         seen = kept
     last = qtable(*arguments)
     assert last.returncode == 0, last.stderr
-    whole = qtable(*optimize(folder, tmp_path / "whole", "--method", "sorted-random", "--budget", "30"))
+    whole = qtable(*optimize(folder, tmp_path / "whole", "--method", method, "--budget", "30"))
     assert whole.returncode == 0, whole.stderr
     assert read(tmp_path / "killed") == read(tmp_path / "whole")
     lines = [(tmp_path / name / "archive.jsonl").read_bytes().splitlines()[1:] for name in ("killed", "whole")]
     assert lines[0] == lines[1]
+    tables = [r.score.tables for r in Archive(archive).records("search", without="standard")]
+    assert len(tables) == len(set(tables)) == 30
 
 
 def test_ctrl_c_leaves_a_usable_run_that_continues(folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from qtable.sensitivity import BINS, RESOLUTION, Sensitivity, measure
 from qtable.tables import QTables
 from qtable.task import Classifier
 from search.base import Box
-from search.closed_form import Floats, Lagrangian, Multiplier, Sweep, distortion, entropy_bits
+from search.closed_form import Floats, Lagrangian, Sweep, distortion, entropy_bits
 from tests.planted import Planted
 
 
@@ -26,7 +27,7 @@ def test_distortion_and_entropy_equal_their_definitions() -> None:
     values = np.rint(rng.laplace(0, 20, 500) * RESOLUTION) / RESOLUTION
     levels = np.zeros((3, 64, BINS))
     levels[0, 5] = histogram(values)
-    d, r = distortion(levels)[0, 5], entropy_bits(levels)[0, 5]
+    d, r = distortion(levels)[0, 5], entropy_bits(replace(Sensitivity.zero(), levels=levels))[0, 5]
     for q in (1, 2, 7, 40, 255):
         k = np.sign(values) * np.floor(np.abs(values) / q + 0.5)
         assert d[q - 1] == pytest.approx(np.square(values - q * k).sum())
@@ -41,8 +42,9 @@ def test_brute_force_on_two_frequencies_finds_the_same_tables() -> None:
     for k, scale, weight in ((1, 30.0, 2.0), (9, 12.0, 0.3)):
         values = np.rint(rng.laplace(0, scale, 400) * RESOLUTION) / RESOLUTION
         levels[0, k], costs[0, k] = histogram(values), histogram(values, weight)
-    problem = Lagrangian.of(Sensitivity(levels, costs, 1), count=1)
-    d, r = distortion(costs)[0], entropy_bits(levels)[0]
+    statistics = replace(Sensitivity.zero(), levels=levels, costs=costs, photos=1)
+    problem = Lagrangian.of(statistics, count=1)
+    d, r = distortion(costs)[0], entropy_bits(statistics)[0]
     for multiplier in (1.0, 20.0, 300.0):
         best = min(
             itertools.product(range(255), repeat=2),
@@ -61,10 +63,9 @@ def test_the_planted_frequency_stays_fine_and_the_rest_goes(crops: Photos) -> No
 
 
 def test_bits_fall_as_the_multiplier_rises(crops: Photos) -> None:
-    space = Multiplier(
-        Lagrangian.of(measure(crops, Classifier(Planted(0, 1, scale=190, squares=True)), Codec()), count=3), steps=10
-    )
-    bits = [space.problem.bits_of(space.tables(np.array([i]))) for i in range(11)]
+    problem = Lagrangian.of(measure(crops, Classifier(Planted(0, 1, scale=190, squares=True)), Codec()), count=3)
+    space = problem.path(steps=10)
+    bits = [problem.bits_of(space.tables(np.array([i]))) for i in range(11)]
     assert all(a >= b for a, b in itertools.pairwise(bits))
     assert bits[0] > 3 * bits[-1]
     assert space.tables(np.array([0])).count == 3

@@ -112,7 +112,7 @@ def spend(path: Path, budget: int, seed: int = 0) -> tuple[list[QTables], Counti
     searcher = Pairs(space.box, np.random.default_rng(seed))
     with Archive(path, {"identity": {}}) as archive:
         measure = Measuring(counting, "search", archive)  # type: ignore[arg-type]
-        seen: list[int] = []
+        seen: list[float] = []
         assert search(space, searcher, measure, budget, "test", lambda spent, _: seen.append(spent)) == budget
         assert seen == list(range(1, budget + 1))
         return [r.score.tables for r in archive], counting, searcher

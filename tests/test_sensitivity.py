@@ -67,7 +67,7 @@ def test_levels_count_every_coefficient(crops: Photos) -> None:
         assert np.array_equal(statistics.levels[component, 9][: len(second)], second.double().numpy())
         steps = torch.cat([plane[:, 0].diff(prepend=torch.zeros(1)) for plane in planes])
         dc = steps.abs().mul(RESOLUTION).round().long().clamp(max=BINS - 1).bincount()
-        assert np.array_equal(statistics.levels[component, 0][: len(dc)], dc.double().numpy())
+        assert np.array_equal(statistics.differences[component][: len(dc)], dc.double().numpy())
 
 
 def test_statistics_of_shards_add_up_in_any_order(crops: Photos) -> None:
@@ -77,6 +77,7 @@ def test_statistics_of_shards_add_up_in_any_order(crops: Photos) -> None:
     total = sum(shards, Sensitivity.zero())
     assert total.photos == whole.photos == 24
     assert np.array_equal(total.levels, whole.levels)
+    assert np.array_equal(total.differences, whole.differences)
     np.testing.assert_allclose(total.costs, whole.costs, rtol=1e-6, atol=1e-12)
 
 
@@ -117,6 +118,7 @@ def test_save_and_load(tmp_path: Path, crops: Photos) -> None:
     again = Sensitivity.load(tmp_path / "s.npz")
     assert np.array_equal(again.costs, statistics.costs)
     assert np.array_equal(again.levels, statistics.levels)
+    assert np.array_equal(again.differences, statistics.differences)
     assert again.photos == 2
     (tmp_path / "bad.npz").write_bytes(b"not an archive")
     with pytest.raises(ValueError, match=r"bad\.npz"):

@@ -1,0 +1,58 @@
+"""What a second worker brings: `python -m benchmarks.cluster`.
+
+Evaluations per second of the embedded task's search photos over local clusters of one and of two worker processes,
+turn by turn, and their ratio. Says something only where two cores are free.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+from qtable import Classifier, Codec, ImageSet, QTables
+from qtable.cluster import ClusterEvaluator, Job, connect
+from qtable.models import load_model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tables", type=int, default=16, help="tables of one batch")
+    arguments = parser.parse_args()
+    images, task = ImageSet.open(), Classifier(load_model(None))
+    job = Job(None, None, None, None, "top-1", Codec())
+    tables = [QTables.standard(20 + i % 60) for i in range(arguments.tables)]
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    with connect(workers=1) as one, connect(workers=2) as two:
+        evaluators = {n: ClusterEvaluator(job, "search", client, images, task) for n, client in ((1, one), (2, two))}
+        for evaluator in evaluators.values():  # every worker opens its photos
+            evaluator.many(tables)
+        for _ in range(arguments.repeats):
+            for n, evaluator in evaluators.items():
+                start = time.perf_counter()
+                evaluator.many(tables)
+                rates[n].append(len(tables) / (time.perf_counter() - start))
+    result = {
+        "photos": len(images.search),
+        "tables": len(tables),
+        "repeats": arguments.repeats,
+        "evaluations_per_s": {str(n): statistics.median(values) for n, values in rates.items()},
+        "ratio": statistics.median(b / a for a, b in zip(rates[1], rates[2], strict=True)),
+        "load_average": os.getloadavg()[0],
+        "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
+    }
+    for n, values in rates.items():
+        print(f"{n} workers: {statistics.median(values):.2f} evaluations of {len(images.search)} photos per second")
+    print(f"ratio: {result['ratio']:.2f} (at least 1.6 where 2 cores are free; load {result['load_average']:.1f})")
+    folder = Path("results/cluster")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cluster.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
