@@ -51,6 +51,7 @@ RESAMPLES: Final = 1000
 METRICS: Final = ("top-1", "agreement")
 
 Weights = np.ndarray[Any, np.dtype[np.float64]]
+Floats = np.ndarray[Any, np.dtype[np.float32]]
 CLOSED: Final = "closed form"
 LEVERS: Final = {
     "one table": "saves the 67 header bytes of the second",
@@ -61,8 +62,9 @@ LEVERS: Final = {
     "distillation": "gradient of the divergence from the clean answer, at those photos",
     "half per frequency": "each g^2 replaced by the mean of itself and its frequency's mean",
     "damped": "a quarter of the cost is squared error with the component's mean g^2",
-    "normalized, half per frequency": "both",
+    "distillation at quality 20": "the same where standard tables of quality 20 leave the photos: one pass less",
     "run-aware rate": "bits by run and size symbols around the solution, solved again",
+    "distillation, run-aware": "the last two together",
     "descent": "one pass of coordinate descent on exact sizes of 24 photos",
 }
 
@@ -115,7 +117,7 @@ def evaluator(half: int, codec: Codec, networks: tuple[str, ...]) -> Evaluator:
 
 @cache
 def statistics(half: int, network: str, subsampling: Subsampling, kind: str = "fisher") -> Sensitivity:
-    """Of the photos in `half`; kind: fisher, labels, normalized, at compressed photos, distillation."""
+    """Of the photos in `half`; kind: see `kinds`."""
     path = CACHE / f"{network}-{subsampling.replace(':', '')}-{kind.replace(' ', '-')}-{half}.npz"
     if path.exists():
         return Sensitivity.load(path)
@@ -125,6 +127,7 @@ def statistics(half: int, network: str, subsampling: Subsampling, kind: str = "f
         "normalized": {"normalize": 1.0},
         "at compressed photos": {},
         "distillation": {"target": "distillation"},
+        "distillation at quality 20": {"target": "distillation", "at": QTables.standard(20)},
     }
     options = kinds[kind]
     if kind in ("at compressed photos", "distillation"):
@@ -133,6 +136,13 @@ def statistics(half: int, network: str, subsampling: Subsampling, kind: str = "f
     measured = measure(halves()[half], classifier(network), Codec(subsampling), **options)
     measured.save(path)
     return measured
+
+
+def blocks(half: int, codec: Codec) -> list[Floats]:
+    """Coefficients of a few photos in `half`: of Y, Cb, Cr, [blocks, 64] each."""
+    few = halves()[half].images[:FEW]
+    planes = [coefficients(torch.from_numpy(i).permute(2, 0, 1)[None].float(), codec.subsampling) for i in few]
+    return [np.concatenate([p[c].reshape(-1, 64).numpy() for p in planes]) for c in range(3)]
 
 
 def path_of(method: str, half: int, network: str, codec: Codec) -> Space:
@@ -146,21 +156,21 @@ def path_of(method: str, half: int, network: str, codec: Codec) -> Space:
         return PUBLISHED[method](plain, 2)
     if method == CLOSED:
         return closed().path()
-    if method.endswith(("half per frequency", "damped")):
-        source = statistics(half, network, codec.subsampling, "normalized") if method[:1] == "n" else plain
-        own, number = source.costs.sum(axis=2), source.levels.sum(axis=2)
-        mean, share = (own / np.maximum(number, 1))[..., None], 0.5
-        if method == "damped":
-            mean, share = (own.sum(axis=1) / number.sum(axis=1))[:, None, None], 0.25
-        costs = (1 - share) * source.costs + share * mean * source.levels
-        return Lagrangian.of(replace(source, costs=costs)).path()
+    if method == "half per frequency":
+        mean = plain.costs.sum(axis=2) / np.maximum(plain.levels.sum(axis=2), 1)
+        halved = 0.5 * plain.costs + 0.5 * mean[..., None] * plain.levels
+        return Lagrangian.of(replace(plain, costs=halved)).path()
+    if method == "damped":
+        mean = plain.costs.sum(axis=(1, 2)) / plain.levels.sum(axis=(1, 2))
+        costs = 0.75 * plain.costs + 0.25 * mean[:, None, None] * plain.levels
+        return Lagrangian.of(replace(plain, costs=costs)).path()
+    if method == "distillation, run-aware":
+        source = statistics(half, network, codec.subsampling, "distillation at quality 20")
+        return RunAware(Lagrangian.of(source), Lagrangian.of(source).path(), plain.levels, blocks(half, codec))
     if method in ("one table", "three tables"):
         return closed(count=1 if method == "one table" else 3).path()
     if method == "run-aware rate":
-        few = halves()[half].images[:FEW]
-        planes = [coefficients(torch.from_numpy(i).permute(2, 0, 1)[None].float(), codec.subsampling) for i in few]
-        blocks = [np.concatenate([p[c].reshape(-1, 64).numpy() for p in planes]) for c in range(3)]
-        return RunAware(closed(), closed().path(), plain.levels, blocks)
+        return RunAware(closed(), closed().path(), plain.levels, blocks(half, codec))
     if method == "descent":
         photos = halves()[half]
         scale = 8 * len(photos) / FEW
@@ -277,10 +287,14 @@ def study() -> dict[str, Any]:
 
     usual = Codec()
     published(usual)
-    for lever in LEVERS:
-        for network in NETWORKS:
-            plain = found(CLOSED, usual, network, NETWORKS)
-            add(lever, network, usual, found(lever, usual, network, (network,)), usual, plain)
+
+    def levers(names: Sequence[str]) -> None:
+        for lever in names:
+            for network in NETWORKS:
+                plain = found(CLOSED, usual, network, NETWORKS)
+                add(lever, network, usual, found(lever, usual, network, (network,)), usual, plain)
+
+    levers(list(LEVERS)[:-1])
     progressive = replace(usual, entropy="progressive")
     for network in NETWORKS:
         add(CLOSED, network, progressive, found(CLOSED, progressive, network, (network,)), progressive)
@@ -289,6 +303,7 @@ def study() -> dict[str, Any]:
     for network in NETWORKS:
         add(f"{CLOSED}, 4:4:4 against 4:2:0", network, full, found(CLOSED, full, network, NETWORKS), usual)
         add("standard, 4:4:4 against 4:2:0", network, full, standard(full), usual)
+    levers(list(LEVERS)[-1:])  # the slowest last
     return results
 
 

@@ -4,58 +4,97 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 RESULTS: Final = Path(__file__).resolve().parent.parent / "results"
-IMAGENET: Final = "--data ../shared/data/imagenet --model ../shared/models/classifiers.py:{} --metric agreement"
 RUNS: Final = {
-    "embedded": ("closed form, embedded task, top-1", ""),
-    "embedded/sorted-random": ("sorted random, 100 evaluations, embedded task", "--method sorted-random --budget 100"),
-} | {
-    f"imagenet-sample/{network}-{sampling.replace(':', '')}": (
-        f"closed form, ImageNet photos, {network}, {sampling}, agreement",
-        f"{IMAGENET.format(network)} --subsampling {sampling}",
-    )
-    for network in ("mobilenet_v1_050_160", "mobilenet_v1_075_192")
-    for sampling in ("4:2:0", "4:4:4")
+    "embedded": ("closed form, embedded task, top-1", "qtable optimize"),
+    "imagenet-sample/auto": (
+        "closed form with the better chroma sampling at each rate, ImageNet photos, agreement; against 4:2:0",
+        (
+            "qtable optimize --data ../shared/data/imagenet --model ../shared/models/classifiers.py:mobilenet_v1_050_160"
+            " --metric agreement --subsampling auto --budget 20"
+        ),
+    ),
+}
+CONTESTS: Final = {
+    "contest-cold": "Search methods from nothing",
+    "contest-racing": "Racing against scoring every candidate on all photos",
+    "contest-closed": "The closed form alone, to compare the next with",
+    "contest-warm": "Search methods around the closed form",
 }
 HEAD: Final = """\
 # Results
 
-Each figure is the change of bytes at equal score against standard tables (BD-rate) on `test` photos that nothing was chosen on,
-with its paired 95% interval. Real files of libjpeg-turbo, same sampling and entropy coding on both sides. `make results` remakes
-the runs (seed 0; half an hour on two cores), `make bench` the benchmarks.
+Each figure is the change of bytes at equal score against standard tables (BD-rate) on `test` photos that nothing was
+chosen on, with its paired 95% interval. Real files of libjpeg-turbo, same sampling and entropy coding on both sides
+where nothing else is said. `make results` remakes the runs and contests (hours on two cores), `make bench` the
+benchmarks; `scripts/results.sh` has the commands.
 
 | question | bytes at equal score | | command |
 |---|---|---|---|
 """
 TAIL: Final = """\
+| closed forms, sixteen published tables, and every refinement, two networks | [page](imagenet-sample/README.md) | \
+[picture](imagenet-sample/tables.png) | `python -m benchmarks.tables` |
 
-The embedded task is for trying the tool. On ImageNet the photos are 500, of which 203 are in `test`: intervals are wide, and the
-networks are small ones (top-1 68% and 78% on clean photos). "agreement" is the share of photos whose top answer stays what it is on the
+The embedded task is for trying the tool. "agreement" is the share of photos whose top answer stays what it is on the
 uncompressed photo.
 
 | benchmark | | command |
 |---|---|---|
 | the JPEG layer against kornia's: time, memory, equal pixels | [layer](layer/README.md) | `python -m benchmarks.layer` |
 | seven rate estimates against real bytes over 200 table sets | [rate](rate/README.md) | `python -m benchmarks.rate` |
-| what evaluating, statistics and solving cost beside inference | [evaluate](evaluate/evaluate.json) | `python -m benchmarks.evaluate` |
+| what evaluating, statistics and solving cost beside inference | [evaluate](evaluate/evaluate.json) | \
+`python -m benchmarks.evaluate` |
+
+## Contests of search methods (embedded task)
+
+Hypervolume is on `search` (octaves of bytes x score; larger is better), bytes at equal score on `test`; medians and ranges
+over seeds. The same photos, budget and archive for all.
 """
 
 
 def row(run: str) -> str:
     """One line of the table: question, figure with interval, picture, command."""
-    question, options = RUNS[run]
+    question, command = RUNS[run]
     summary = json.loads((RESULTS / run / "summary.json").read_text())
     low, high = summary["bd_rate_ci"]
-    command = f"qtable optimize {options}".strip()
     figure = f"{summary['bd_rate']:+.1%} [{low:+.1%}, {high:+.1%}]"
     return f"| {question} | {figure} | [picture]({run}/front.png) | `{command}` |"
 
 
+def contest(name: str) -> str:
+    """A section: one line per method, the largest hypervolume first."""
+    result: dict[str, Any] = json.loads((RESULTS / "embedded" / name / "compare.json").read_text())
+
+    def spread(values: dict[str, float | None], form: str) -> str:
+        if values["median"] is None:
+            return "-"
+        median, low, high = (format(values[key], form) for key in ("median", "low", "high"))
+        return f"{median} [{low}, {high}]"
+
+    photos = result["photos"]
+    lines = [
+        f"\n### {CONTESTS[name]}\n",
+        (
+            f"{photos['search']} search and {photos['test']} test photos, {len(result['seeds'])} seeds."
+            f" [picture](embedded/{name}/compare.png)\n"
+        ),
+        "| method | evaluations spent | hypervolume (search) | bytes at equal score (test) | the same on search |",
+        "|---|---|---|---|---|",
+    ]
+    for method in sorted(result["methods"], key=lambda m: -m["hypervolume"]["median"]):
+        cells = [method["name"], f"{method['spent']:.0f}", spread(method["hypervolume"], ".3f")]
+        cells += [spread(method[key], "+.1%") for key in ("bd_rate", "bd_rate_search")]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     rows = [row(run) for run in RUNS if (RESULTS / run / "summary.json").exists()]
-    (RESULTS / "README.md").write_text(HEAD + "\n".join(rows) + "\n" + TAIL, encoding="utf-8")
+    contests = [contest(name) for name in CONTESTS if (RESULTS / "embedded" / name / "compare.json").exists()]
+    (RESULTS / "README.md").write_text(HEAD + "\n".join(rows) + "\n" + TAIL + "".join(contests), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,24 +2,26 @@
 # Remakes results/embedded and, where ../shared is, results/imagenet-sample. Run through `make results`.
 set -euo pipefail
 qtable=.venv/bin/qtable
-keep() { # keep RUN FOLDER: the figures and the picture of a run, without photos or weights
+keep() { # keep RUN FOLDER NAME...: figures and pictures of a run, without photos or weights
     mkdir -p "$2"
-    cp "$1/summary.json" "$1/front.png" "$2/"
+    for name in "${@:3}"; do cp "$1/$name" "$2/"; done
+}
+contest() { # contest NAME OPTION...: a contest of search methods on the embedded task
+    $qtable compare "${@:2}" --out "runs/results/$1"
+    keep "runs/results/$1" "results/embedded/$1" compare.json compare.png
 }
 $qtable optimize --max-drop 2% --out runs/results/embedded
-keep runs/results/embedded results/embedded
-$qtable optimize --method sorted-random --budget 100 --out runs/results/embedded-sorted
-keep runs/results/embedded-sorted results/embedded/sorted-random
-if [ ! -d ../shared/data/imagenet ]; then
+keep runs/results/embedded results/embedded summary.json front.png
+contest contest-cold --budget 400 --seeds 3 --thin 4 --methods random,sorted-random,genetic,cma-es,mcmc,bayesian,notebook-ga-product,notebook-ga-curve,notebook-mcmc-step,notebook-mcmc-average
+contest contest-racing --budget 200 --seeds 3 --thin 2 --methods genetic,genetic+racing
+contest contest-closed --budget 33 --seeds 1 --methods closed-form
+contest contest-warm --budget 100 --seeds 2 --methods genetic@closed-form,cma-es@closed-form,mcmc@closed-form
+if [ -d ../shared/data/imagenet ]; then
+    .venv/bin/python -m benchmarks.tables
+    $qtable optimize --data ../shared/data/imagenet --model ../shared/models/classifiers.py:mobilenet_v1_050_160 \
+        --metric agreement --subsampling auto --budget 20 --out runs/results/auto
+    keep runs/results/auto results/imagenet-sample/auto summary.json front.png
+else
     echo "../shared is not there: results/imagenet-sample is left as it is"
-    exec .venv/bin/python scripts/index_results.py
 fi
-for network in mobilenet_v1_050_160 mobilenet_v1_075_192; do
-    for subsampling in 4:2:0 4:4:4; do
-        name=$network-${subsampling//:/}
-        $qtable optimize --data ../shared/data/imagenet --model ../shared/models/classifiers.py:$network \
-            --metric agreement --subsampling $subsampling --out runs/results/$name
-        keep runs/results/$name results/imagenet-sample/$name
-    done
-done
 .venv/bin/python scripts/index_results.py
