@@ -19,6 +19,7 @@ from benchmarks import workload
 from qtable import Classifier, Codec, Evaluator, QTables
 from qtable.sensitivity import measure
 from search.closed_form import Lagrangian
+from search.refine import RunAware, coefficients_of
 
 REPEATS = 3
 
@@ -42,8 +43,9 @@ def main() -> None:
             gathered = measure(photos, task, codec)
             statistic.append(time.perf_counter() - start)
             start = time.perf_counter()
-            space = Lagrangian.of(gathered).path()
-            for point in np.linspace(0, space.steps, 30).astype(int):
+            problem, blocks = Lagrangian.of(gathered), coefficients_of(photos, codec.subsampling)
+            space = RunAware.of(problem, gathered.levels, blocks)
+            for point in np.linspace(0, space.path.steps, 30).astype(int):
                 space.tables(np.array([point]))
             solving.append(time.perf_counter() - start)
     inference = statistics.median(alone)

@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 
 from qtable import plot
 from qtable.codec import RGB, Codec, Subsampling
 from qtable.data import SPLITS, ImageSet, Labels, Photos
-from qtable.dct import coefficients
 from qtable.evaluate import Evaluator, Score
 from qtable.front import Curve, bd_rate, interval, resamples, size_change
 from qtable.models import load_model
@@ -32,7 +30,7 @@ from qtable.tables import QTables
 from qtable.task import COLUMNS, Classifier, Outcomes, Targets
 from search.closed_form import Lagrangian
 from search.published import PUBLISHED
-from search.refine import Descent, RunAware
+from search.refine import Descent, RunAware, coefficients_of
 from search.space import Space
 
 SHARED: Final = Path("../shared")
@@ -46,12 +44,11 @@ POINTS: Final = tuple(int(p) for p in np.linspace(14, 120, 9))
 MIDDLE: Final = 72
 """The point that is the operating point of statistics at compressed photos: near standard quality 20."""
 FEW: Final = 24
-"""Photos of the fitting half on which refinements look at blocks or exact sizes."""
+"""Photos of the fitting half on whose exact sizes descent goes."""
 RESAMPLES: Final = 1000
 METRICS: Final = ("top-1", "agreement")
 
 Weights = np.ndarray[Any, np.dtype[np.float64]]
-Floats = np.ndarray[Any, np.dtype[np.float32]]
 CLOSED: Final = "closed form"
 LEVERS: Final = {
     "one table": "saves the 67 header bytes of the second",
@@ -64,7 +61,8 @@ LEVERS: Final = {
     "damped": "a quarter of the cost is squared error with the component's mean g^2",
     "distillation at quality 20": "the same where standard tables of quality 20 leave the photos: one pass less",
     "run-aware rate": "bits by run and size symbols around the solution, solved again",
-    "distillation, run-aware": "the last two together",
+    "distillation, run-aware": "distillation at quality 20 and run-aware rate",
+    "labels, run-aware": "labels and run-aware rate",
     "descent": "one pass of coordinate descent on exact sizes of 24 photos",
 }
 
@@ -138,13 +136,6 @@ def statistics(half: int, network: str, subsampling: Subsampling, kind: str = "f
     return measured
 
 
-def blocks(half: int, codec: Codec) -> list[Floats]:
-    """Coefficients of a few photos in `half`: of Y, Cb, Cr, [blocks, 64] each."""
-    few = halves()[half].images[:FEW]
-    planes = [coefficients(torch.from_numpy(i).permute(2, 0, 1)[None].float(), codec.subsampling) for i in few]
-    return [np.concatenate([p[c].reshape(-1, 64).numpy() for p in planes]) for c in range(3)]
-
-
 def path_of(method: str, half: int, network: str, codec: Codec) -> Space:
     """The method's path from the photos in `half`."""
 
@@ -164,13 +155,14 @@ def path_of(method: str, half: int, network: str, codec: Codec) -> Space:
         mean = plain.costs.sum(axis=(1, 2)) / plain.levels.sum(axis=(1, 2))
         costs = 0.75 * plain.costs + 0.25 * mean[:, None, None] * plain.levels
         return Lagrangian.of(replace(plain, costs=costs)).path()
-    if method == "distillation, run-aware":
-        source = statistics(half, network, codec.subsampling, "distillation at quality 20")
-        return RunAware(Lagrangian.of(source), Lagrangian.of(source).path(), plain.levels, blocks(half, codec))
+    if method in ("distillation, run-aware", "labels, run-aware"):
+        kind = "labels" if method.startswith("labels") else "distillation at quality 20"
+        source = statistics(half, network, codec.subsampling, kind)
+        return RunAware.of(Lagrangian.of(source), source.levels, coefficients_of(halves()[half], codec.subsampling))
     if method in ("one table", "three tables"):
         return closed(count=1 if method == "one table" else 3).path()
     if method == "run-aware rate":
-        return RunAware(closed(), closed().path(), plain.levels, blocks(half, codec))
+        return RunAware.of(closed(), plain.levels, coefficients_of(halves()[half], codec.subsampling))
     if method == "descent":
         photos = halves()[half]
         scale = 8 * len(photos) / FEW

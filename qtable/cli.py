@@ -28,7 +28,7 @@ from qtable.evaluate import Evaluator
 from qtable.export import FORMATS
 from qtable.front import interval, resamples
 from qtable.models import load_model
-from qtable.sensitivity import Sensitivity
+from qtable.sensitivity import Sensitivity, Target
 from qtable.tables import QTables
 from qtable.task import METRICS, Classifier
 from search.chroma import optimize_sampling, sentences
@@ -173,8 +173,8 @@ def optimize_command(
 def _cluster(client: Any, job: Job, images: ImageSet, task: Classifier) -> Workforce:
     """The workers of a Dask client do the work."""
 
-    def measure(*_: object, progress: DataProgress | None = None) -> Sensitivity:
-        return measure_over(client, job, images, task, progress=progress)
+    def measure(*_: object, target: Target, progress: DataProgress | None = None) -> Sensitivity:
+        return measure_over(client, job, images, task, target=target, progress=progress)
 
     return Workforce(
         lambda split, _: ClusterEvaluator(job, split, client, images, task),

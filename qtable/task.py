@@ -54,6 +54,8 @@ class DifferentiableTask(Task, Protocol):
 
     device: torch.device
     """Where the model is."""
+    labelled: bool
+    """Whether the score is about labels, not about the answer on the uncompressed photo."""
 
     def loss(self, rgb: Tensor, targets: Tensor) -> Tensor:
         """Loss per photo, [n]; rgb float [n, 3, h, w], 0..255."""
@@ -89,6 +91,7 @@ class Classifier:
         except (RuntimeError, AssertionError) as error:
             raise ModelError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
         self.metric = METRICS[metric]
+        self.labelled = metric != "agreement"
         self._column = COLUMNS.index(metric)
 
     def logits(self, rgb: Tensor) -> Tensor:

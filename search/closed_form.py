@@ -117,18 +117,10 @@ class Lagrangian:
         """The tables whose estimated bits are the most that do not exceed `bits` (else the fewest)."""
         return self.path().at_bits(bits)
 
-    def path(self, steps: int = 128, shrinkage: float = 0.0) -> Path:
-        """The whole front: from a multiplier at which bits cost nothing to one at which nothing else counts.
-
-        shrinkage: each point is `shrunk` by this.
-        """
+    def path(self, steps: int = 128) -> Path:
+        """The whole front: from a multiplier at which bits cost nothing to one at which nothing else counts."""
         ratio = float(np.log(self.costs.max() / max(self.bits.max(), 1.0)))
-
-        def family(x: float) -> QTables:
-            solved = self.solve(float(np.exp(x)))
-            return shrunk(solved, shrinkage) if shrinkage else solved
-
-        return Path(family, ratio - 40.0, ratio + 20.0, self.bits_of, steps)
+        return Path(lambda x: self.solve(float(np.exp(x))), ratio - 40.0, ratio + 20.0, self.bits_of, steps)
 
 
 _V, _U = np.meshgrid(np.arange(8.0), np.arange(8.0))

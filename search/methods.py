@@ -24,6 +24,7 @@ from search.genetic import Genetic, NotebookGenetic
 from search.mcmc import Annealing, NotebookWalk, Tempering
 from search.published import PUBLISHED
 from search.random_search import RandomSearch
+from search.refine import RunAware, coefficients_of
 from search.space import Bands, Full, Modulated, Sorted, Space
 from search.swarm import Firefly, ParticleSwarm
 
@@ -52,12 +53,21 @@ class Setting:
     progress: Progress | None = None
 
     def sensitivity(self) -> Sensitivity:
-        """Statistics of the `fit` photos, measured once."""
+        """Statistics of the `fit` photos, measured once: of labels where the score is about labels, else Fisher's."""
         if self.statistics.exists():
             return Sensitivity.load(self.statistics)
-        measured = self.measure(self.fit, self.task, self.codec, progress=self.progress)
+        target = "labels" if self.task.labelled else "fisher"
+        measured = self.measure(self.fit, self.task, self.codec, target=target, progress=self.progress)
         measured.save(self.statistics)
         return measured
+
+    def closed_form(self) -> tuple[QTables, ...]:
+        """The closed form's whole path, from many bytes to few."""
+        statistics = self.sensitivity()
+        problem = Lagrangian.of(statistics, self.count)
+        neighbourhoods = coefficients_of(self.fit, self.codec.subsampling)
+        path = RunAware.of(problem, statistics.levels, neighbourhoods, shrinkage_for(statistics.photos))
+        return tuple(path.tables(np.array([i])) for i in range(path.path.steps + 1))
 
     def family(self) -> tuple[QTables, ...]:
         """The tables that `start` names, from many bytes to few. ValueError if it names none."""
@@ -65,8 +75,7 @@ class Setting:
             components = list(FIRST_COMPONENTS[self.count - 1])
             return tuple(QTables(QTables.standard(q).components()[components]) for q in range(95, 2, -1))
         if self.start == CLOSED_FORM_START:
-            path = _closed_form(self.sensitivity(), self.count)
-            return tuple(dict.fromkeys(path.tables(np.array([i])) for i in range(path.steps + 1)))
+            return self.closed_form()
         file = pathlib.Path(str(self.start)) / "archive.jsonl"
         if not file.is_file():
             raise ValueError(
@@ -81,10 +90,6 @@ class Setting:
 
 Method = Callable[[Setting], tuple[Space, Searcher]]
 MakeSearcher = Callable[[Box, np.random.Generator, Points | None], Searcher]
-
-
-def _closed_form(statistics: Sensitivity, count: int) -> Path:
-    return Lagrangian.of(statistics, count).path(shrinkage=shrinkage_for(statistics.photos))
 
 
 def _in(cold: Callable[[int], Space], make: MakeSearcher, points: int = 8) -> Method:
@@ -112,9 +117,8 @@ def _swept(path: Callable[[Sensitivity, int], Path]) -> Method:
 def _closed_form_first(setting: Setting) -> tuple[Space, Searcher]:
     """`SWEPT` points of the closed form, middle after middle, then a genetic search around them."""
     _refuse_start(setting)
-    path = _closed_form(setting.sensitivity(), setting.count)
-    space = Modulated(tuple(path.tables(np.array([i])) for i in range(path.steps + 1)))
-    sweep = Sweep(path.box)
+    space = Modulated(setting.closed_form())
+    sweep = Sweep(Box(space.box.low[:1], space.box.high[:1]))
     start = np.zeros((SWEPT, space.box.dimension), np.int64)
     start[:, :1] = np.concatenate([sweep.ask() for _ in range(SWEPT)])
     return space, Genetic(space.box, setting.rng, start=start)

@@ -7,17 +7,22 @@ its neighbours along the zigzag. Both refinements start from tables of the close
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from qtable import dct
+from qtable.codec import Subsampling
+from qtable.data import Photos
 from qtable.sensitivity import BINS, RESOLUTION, Histograms
 from qtable.tables import ZIGZAG, QTables
 from search.base import Box
-from search.closed_form import STEPS, Floats, Lagrangian, Path
+from search.closed_form import STEPS, Floats, Lagrangian, Path, shrunk
 
 Coefficients = Sequence[npt.NDArray[np.float32]]
 """DCT coefficients of Y, Cb and Cr: float32 [blocks, 64] each, natural order, libjpeg's scale."""
@@ -92,6 +97,17 @@ def _worth(zigzag: npt.NDArray[np.float32], steps: npt.NDArray[np.int64]) -> tup
     return worth.reshape(64, bins, -1), number.reshape(64, bins).astype(float)
 
 
+@functools.cache
+def _cells() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where the bins of |F| begin and end, int64 [coarse bins, sizes, 255], that are of one coarse bin and one size."""
+    edges = np.searchsorted(_COARSE, np.arange(_COARSE[-1] + 2))
+    smallest = np.concatenate([[0], 2 ** np.arange(11), [BINS]])  # levels at which the sizes 0..11 begin, and the end
+    begins = np.ceil((smallest[:, None] - 0.5) * STEPS * RESOLUTION).clip(0, BINS).astype(np.int64)
+    low = np.maximum(edges[:-1, None, None], begins[None, :-1])
+    high = np.minimum(edges[1:, None, None], begins[None, 1:])
+    return low, np.maximum(low, high)
+
+
 def run_aware_bits(problem: Lagrangian, levels: Histograms, coefficients: Coefficients, tables: QTables) -> Floats:
     """float64 [3, 64, 255]: AC bits by run and size symbols, marginal around `tables`; DC as in `problem`.
 
@@ -100,8 +116,8 @@ def run_aware_bits(problem: Lagrangian, levels: Histograms, coefficients: Coeffi
     """
     steps = tables.components().reshape(3, 64).astype(np.int64)
     bits = problem.bits.copy()
-    level = (2 * np.arange(BINS)[:, None] + RESOLUTION * STEPS) // (2 * RESOLUTION * STEPS)
-    size = _SIZES[level]
+    low, high = _cells()
+    below = np.concatenate([np.zeros((3, 64, 1)), levels.cumsum(axis=2)], axis=2)
     for components in _CLASSES:
         together = [_worth(coefficients[c][:, ZIGZAG], steps[c][ZIGZAG]) for c in components]
         number = np.sum([n for _, n in together], axis=0)
@@ -111,30 +127,62 @@ def run_aware_bits(problem: Lagrangian, levels: Histograms, coefficients: Coeffi
             if not len(known):
                 continue
             nearest = known[np.abs(np.arange(worth.shape[1])[:, None] - known).argmin(axis=1)]
-            price = worth[k][nearest][_COARSE[:, None], size]
             for c in components:
-                bits[c, ZIGZAG[k]] = levels[c, ZIGZAG[k]] @ price
+                counts = below[c, ZIGZAG[k]][high] - below[c, ZIGZAG[k]][low]
+                bits[c, ZIGZAG[k]] = np.einsum("bsq,bs->q", counts, worth[k][nearest])
     return bits
+
+
+def coefficients_of(photos: Photos, subsampling: Subsampling, pixels: int = 1 << 20) -> Coefficients:
+    """Those of photos evenly spaced among all, as many as make up about `pixels`."""
+    share = pixels * len(photos) / sum(image.shape[0] * image.shape[1] for image in photos.images)
+    few = np.unique(np.linspace(0, len(photos) - 1, min(len(photos), max(1, round(share)))).round().astype(int))
+    planes = [
+        dct.coefficients(torch.from_numpy(photos.images[i]).permute(2, 0, 1)[None].float(), subsampling) for i in few
+    ]
+    return [np.concatenate([p[c].reshape(-1, 64).numpy() for p in planes]) for c in range(3)]
 
 
 @dataclass(frozen=True)
 class RunAware:
-    """The closed form's path, each point solved once more with `run_aware_bits` around it, at its multiplier."""
+    """The closed form's path with `run_aware_bits`: learned at some of its points, interpolated in between.
+
+    anchors: log multipliers float64 [a], rising. learned: the bits there, float64 [a, 3, 64, 255].
+    """
 
     problem: Lagrangian
     path: Path
-    levels: Histograms
-    coefficients: Coefficients
+    anchors: Floats
+    learned: Floats
+    shrinkage: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        problem: Lagrangian,
+        levels: Histograms,
+        coefficients: Coefficients,
+        shrinkage: float = 0.0,
+        anchors: int = 5,
+    ) -> RunAware:
+        """With `anchors` points of the path at which the neighbourhoods of `coefficients` are looked at."""
+        path = problem.path()
+        points = np.linspace(0, path.steps, anchors).round().astype(np.int64)
+        at = np.array([path.parameter(points[i : i + 1]) for i in range(anchors)])
+        learned = [run_aware_bits(problem, levels, coefficients, problem.solve(float(np.exp(x)))) for x in at]
+        return cls(problem, path, at, np.array(learned), shrinkage)
 
     @property
     def box(self) -> Box:
         return self.path.box
 
     def tables(self, point: npt.NDArray[np.int64]) -> QTables:
-        multiplier = float(np.exp(self.path.parameter(point)))
-        around = self.problem.solve(multiplier)
-        bits = run_aware_bits(self.problem, self.levels, self.coefficients, around)
-        return replace(self.problem, bits=bits).solve(multiplier)
+        x = self.path.parameter(point)
+        right = int(np.clip(np.searchsorted(self.anchors, x), 1, len(self.anchors) - 1))
+        low, high = self.anchors[right - 1], self.anchors[right]
+        weight = (x - low) / (high - low) if high > low else 0.0
+        bits = (1 - weight) * self.learned[right - 1] + weight * self.learned[right]
+        return shrunk(replace(self.problem, bits=bits).solve(float(np.exp(x))), self.shrinkage)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from qtable.sensitivity import BINS, RESOLUTION, Sensitivity, measure
 from qtable.tables import QTables
 from qtable.task import Classifier
 from search.base import Box
-from search.closed_form import Floats, Lagrangian, Sweep, distortion, entropy_bits
+from search.closed_form import Floats, Lagrangian, Sweep, distortion, entropy_bits, shrinkage_for, shrunk
 from tests.planted import Planted
 
 
@@ -86,3 +86,17 @@ def test_sweep_visits_every_point_once_and_spreads(high: int) -> None:
     assert sorted(points) == list(range(high + 1))
     if high == 128:
         assert points[:5] == [0, 128, 64, 32, 96]
+
+
+def test_shrinkage_leads_to_a_smooth_surface_and_ends_with_many_photos() -> None:
+    rng = np.random.default_rng(0)
+    smooth = 8 + 3 * np.add.outer(np.arange(8), np.arange(8))
+    rough = QTables(np.rint(smooth * np.exp(rng.normal(0, 0.4, (8, 8)))))
+    assert shrunk(rough, 0.0) == rough
+    half, whole = shrunk(rough, 0.5), shrunk(rough, 1.0)
+    log = [np.log(t.values[0].astype(float)) for t in (rough, half, whole)]
+    assert np.abs(log[1] - (log[0] + log[2]) / 2).max() < 0.07  # rounding to integers
+    second = np.diff(log[2], n=2, axis=0)
+    assert np.abs(second).mean() < 0.4 * np.abs(np.diff(log[0], n=2, axis=0)).mean()
+    assert shrunk(whole, 1.0).values == pytest.approx(whole.values, abs=1)
+    assert [round(shrinkage_for(n), 2) for n in (8, 150, 10000)] == [0.5, 0.05, 0.0]

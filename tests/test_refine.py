@@ -8,7 +8,7 @@ import pytest
 from qtable.sensitivity import BINS, RESOLUTION, Sensitivity
 from qtable.tables import ZIGZAG, QTables
 from search.closed_form import Lagrangian, distortion, entropy_bits
-from search.refine import _COARSE, Descent, RunAware, _Code, _worth, run_aware_bits
+from search.refine import _COARSE, _SIZES, Descent, RunAware, _cells, _Code, _worth, run_aware_bits
 
 
 def symbols(levels: list[int]) -> list[tuple[int, int]]:
@@ -48,6 +48,16 @@ def test_worth_is_what_coding_the_block_again_would_cost() -> None:
             expected = bits(there[1:].tolist(), code) - bits(gone[1:].tolist(), code)
             assert worth[k, coarse, tried] == pytest.approx(expected, abs=1e-9), (k, tried)
         assert worth[k, coarse, 0] == 0
+
+
+def test_cells_are_the_bins_of_one_size() -> None:
+    low, high = _cells()
+    values = np.arange(BINS)
+    for q in (1, 2, 9, 100, 255):
+        level = (2 * values + RESOLUTION * q) // (2 * RESOLUTION * q)
+        for b, s in ((0, 0), (5, 0), (12, 1), (20, 3), (26, 7)):
+            cell = np.flatnonzero((b == _COARSE) & (_SIZES[level] == s))
+            assert np.array_equal(cell, np.arange(low[b, s, q - 1], high[b, s, q - 1])), (q, b, s)
 
 
 def test_lonely_coefficients_behind_long_runs_are_dear() -> None:
@@ -96,6 +106,6 @@ def test_run_aware_tables_lie_near_the_closed_form() -> None:
     problem = Lagrangian(distortion(levels), entropy_bits(statistics))
     point = np.array([60])
     plain = problem.path().tables(point)
-    aware = RunAware(problem, problem.path(), levels, blocks).tables(point)
+    aware = RunAware.of(problem, levels, blocks).tables(point)
     assert aware != plain
     assert np.abs(np.log(aware.values[0, :3, :3] / plain.values[0, :3, :3])).max() < 0.7
