@@ -61,8 +61,7 @@ LEVERS: Final = {
     "damped": "a quarter of the cost is squared error with the component's mean g^2",
     "distillation at quality 20": "the same where standard tables of quality 20 leave the photos: one pass less",
     "run-aware rate": "bits by run and size symbols around the solution, solved again",
-    "distillation, run-aware": "distillation at quality 20 and run-aware rate",
-    "labels, run-aware": "labels and run-aware rate",
+    "labels, run-aware": "both: what `qtable optimize` does for top-1",
     "descent": "one pass of coordinate descent on exact sizes of 24 photos",
 }
 
@@ -155,9 +154,8 @@ def path_of(method: str, half: int, network: str, codec: Codec) -> Space:
         mean = plain.costs.sum(axis=(1, 2)) / plain.levels.sum(axis=(1, 2))
         costs = 0.75 * plain.costs + 0.25 * mean[:, None, None] * plain.levels
         return Lagrangian.of(replace(plain, costs=costs)).path()
-    if method in ("distillation, run-aware", "labels, run-aware"):
-        kind = "labels" if method.startswith("labels") else "distillation at quality 20"
-        source = statistics(half, network, codec.subsampling, kind)
+    if method == "labels, run-aware":
+        source = statistics(half, network, codec.subsampling, "labels")
         return RunAware.of(Lagrangian.of(source), source.levels, coefficients_of(halves()[half], codec.subsampling))
     if method in ("one table", "three tables"):
         return closed(count=1 if method == "one table" else 3).path()
@@ -270,15 +268,18 @@ def study() -> dict[str, Any]:
         for method in ("rd-opt-per-frequency", "grace", "opts"):
             for network in NETWORKS:
                 add(method, network, codec, found(method, codec, network, (network,)), codec)
+        for network, other in (NETWORKS, NETWORKS[::-1]):
+            add(f"{CLOSED} of the other network", network, codec, found(CLOSED, codec, other, NETWORKS), codec)
+
+    def model_free(codec: Codec) -> None:
         for method in MODEL_FREE:
             both = found(method, codec, NETWORKS[0], NETWORKS)
             for network in NETWORKS:
                 add(method, network, codec, both, codec)
-        for network, other in (NETWORKS, NETWORKS[::-1]):
-            add(f"{CLOSED} of the other network", network, codec, found(CLOSED, codec, other, NETWORKS), codec)
 
     usual = Codec()
     published(usual)
+    model_free(usual)
 
     def levers(names: Sequence[str]) -> None:
         for lever in names:
@@ -295,6 +296,7 @@ def study() -> dict[str, Any]:
     for network in NETWORKS:
         add(f"{CLOSED}, 4:4:4 against 4:2:0", network, full, found(CLOSED, full, network, NETWORKS), usual)
         add("standard, 4:4:4 against 4:2:0", network, full, standard(full), usual)
+    model_free(full)
     levers(list(LEVERS)[-1:])  # the slowest last
     return results
 

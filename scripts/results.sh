@@ -15,7 +15,7 @@ keep runs/results/embedded results/embedded summary.json front.png
 contest contest-cold --budget 400 --seeds 3 --thin 4 --methods random,sorted-random,genetic,cma-es,mcmc,bayesian,notebook-ga-product,notebook-ga-curve,notebook-mcmc-step,notebook-mcmc-average
 contest contest-racing --budget 200 --seeds 3 --thin 2 --methods genetic,genetic+racing
 contest contest-closed --budget 33 --seeds 1 --methods closed-form
-contest contest-warm --budget 100 --seeds 2 --methods genetic@closed-form,cma-es@closed-form,mcmc@closed-form
+contest contest-warm --budget 100 --seeds 2 --methods genetic@closed-form,cma-es@closed-form
 if [ -d ../shared/data/imagenet ]; then
     .venv/bin/python -m benchmarks.tables
     $qtable optimize --data ../shared/data/imagenet --model ../shared/models/classifiers.py:mobilenet_v1_050_160 \
