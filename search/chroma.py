@@ -20,7 +20,17 @@ from qtable.data import ImageSet
 from qtable.front import Curve, Measured, bd_rate, interval, pareto, resamples, size_change
 from qtable.tables import QTables
 from qtable.task import DifferentiableTask
-from search.optimize import QUALITIES, RESAMPLES, STANDARD, Plan, Watch, front_records, optimize, write_atomically
+from search.optimize import (
+    QUALITIES,
+    RESAMPLES,
+    STANDARD,
+    Plan,
+    Watch,
+    front_records,
+    numbers,
+    optimize,
+    write_atomically,
+)
 
 CANDIDATES: Final[tuple[Subsampling, ...]] = ("4:2:0", "4:4:4")
 
@@ -55,7 +65,7 @@ def optimize_sampling(
         if summary["interrupted"]:
             raise KeyboardInterrupt
     archives = {s: Archive(out / folder_of(s) / "archive.jsonl") for s in CANDIDATES}
-    result = _compared(archives, task, np.random.default_rng(plan.seed))
+    result: dict[str, Any] = numbers(_compared(archives, task, np.random.default_rng(plan.seed)))
     write_atomically(out / "summary.json", (json.dumps(result, indent=1) + "\n").encode())
     write_atomically(out / "front.png", _picture(result))
     return result
@@ -152,4 +162,4 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
             stretch = []
         if row is not None:
             stretch.append(row)
-    return lines
+    return lines or ["no score is reached by both samplings; raise --budget"]

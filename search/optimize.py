@@ -275,15 +275,15 @@ def summarize(
         },
         "savings": savings,
     }
-    return dict(_numbers(summary))
+    return dict(numbers(summary))
 
 
-def _numbers(value: Any) -> Any:
+def numbers(value: Any) -> Any:
     """The same nested value with None for NaN, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
+        return {key: numbers(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_numbers(item) for item in value]
+        return [numbers(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
@@ -344,8 +344,8 @@ def _smallest_as_good(archive: Archive, quality: int) -> str | None:
 
 
 def percent(fraction: float | None) -> str:
-    """For people: +1.2%, or "unknown" for None."""
-    return "unknown" if fraction is None else f"{fraction:+.1%}"
+    """For people: +1.2%, or "unknown" for None and NaN."""
+    return "unknown" if fraction is None or not np.isfinite(fraction) else f"{fraction:+.1%}"
 
 
 def three_savings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -113,7 +113,7 @@ def test_the_bytes_in_the_summary_are_those_of_real_files(folder: Path, tmp_path
 
 def test_auto_sampling_runs_both_and_says_which_wins(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = qtable(*optimize(folder, out, "--budget", "5", "--subsampling", "auto"))
+    done = qtable(*optimize(folder, out, "--budget", "12", "--subsampling", "auto"))
     assert done.returncode == 0, done.stderr
     summary = read(out)
     for name in ("420", "444"):
@@ -123,12 +123,12 @@ def test_auto_sampling_runs_both_and_says_which_wins(folder: Path, tmp_path: Pat
         expected = [(p["bytes"], p["score"]) for p in alone["front"]]
         assert [(p["bytes"], p["score"]) for p in summary["samplings"][subsampling]["points"]] == expected
     assert {p["subsampling"] for p in summary["front"]} <= {"4:2:0", "4:4:4"}
-    assert summary["bd_rate"] is not None
     for level in summary["levels"]:
         low, high = level["change_ci"]
         assert level["better"] == ("4:4:4" if high < 0 else "4:2:0" if low > 0 else None)
         assert level["change"] == pytest.approx(level["4:4:4"] / level["4:2:0"] - 1)
-    assert "at the accuracy of standard q" in " ".join(done.stdout.split())
+    sentence = "at the accuracy of standard q" if summary["levels"] else "no score is reached by both"
+    assert sentence in " ".join(done.stdout.split())
 
 
 def test_compare_judges_all_alike_and_continues(folder: Path, tmp_path: Path) -> None:
@@ -186,8 +186,10 @@ def test_max_drop_names_tables_or_the_photos_that_are_missing(folder: Path, tmp_
             assert "loses at most 30 points against the uncompressed photos" in " ".join(done.stdout.split())
         else:
             assert picked["found"] is None
-            assert picked["photos_needed"] > 60
-            assert f"about {picked['photos_needed']:,} test photos would be needed" in " ".join(done.stdout.split())
+            needed = picked["photos_needed"]
+            assert needed is None or needed > read(tmp_path / "run")["n_test"]
+            sentence = f"about {needed:,} test photos would be needed" if needed else "lose more than that"
+            assert sentence in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("method", ["genetic", "mcmc", "bayesian"])
