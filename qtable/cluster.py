@@ -210,7 +210,7 @@ def connect(address: str | None = None, workers: int | None = None) -> Client:
         )
     try:
         return Client(address, timeout=ANSWER_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:  # TimeoutError is an OSError; a malformed address is a ValueError
+    except (OSError, ValueError, AssertionError) as error:  # no answer, or a malformed address
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ClusterError(f"no Dask scheduler answers at {address} within {ANSWER_SECONDS} s: {first}") from None
 
