@@ -113,10 +113,6 @@ class Lagrangian:
         """Estimated cost of all the photos together."""
         return _at(self.costs, tables)
 
-    def solve_bits(self, bits: float) -> QTables:
-        """The tables whose estimated bits are the most that do not exceed `bits` (else the fewest)."""
-        return self.path().at_bits(bits)
-
     def path(self, steps: int = 128) -> Path:
         """The whole front: from a multiplier at which bits cost nothing to one at which nothing else counts."""
         ratio = float(np.log(self.costs.max() / max(self.bits.max(), 1.0)))
@@ -164,11 +160,8 @@ class Path:
     def box(self) -> Box:
         return Box(np.array([0]), np.array([self.steps]))
 
-    def at_bits(self, bits: float) -> QTables:
-        """The tables whose estimated bits are the most that do not exceed `bits` (else the fewest), by bisection."""
-        return self.family(self._parameter(bits))
-
     def _parameter(self, bits: float) -> float:
+        """Where the estimated bits are the most that do not exceed `bits` (else the fewest), by bisection."""
         low, high = self.low, self.high
         for _ in range(40):
             middle = (low + high) / 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -26,35 +26,30 @@ from search.closed_form import STEPS, Floats, Lagrangian, Path, shrunk
 
 Coefficients = Sequence[npt.NDArray[np.float32]]
 """DCT coefficients of Y, Cb and Cr: float32 [blocks, 64] each, natural order, libjpeg's scale."""
+Integers = npt.NDArray[np.signedinteger[Any]]
 _CLASSES: Final = ((0,), (1, 2))
 """The components that share Huffman tables."""
 _LONGEST: Final = 16
-_SIZES: Final = np.array([n.bit_length() for n in range(BINS)])
+_SIZES: Final = np.array([n.bit_length() for n in range(BINS)], dtype=np.int16)
 """The size category of each level (T.81, table F.2)."""
 _COARSE: Final = np.concatenate([[0], 1 + np.floor(2 * np.log2(np.arange(1, BINS))).astype(int)])
 """Half octaves of |F|, within which coefficients are taken to have like neighbours."""
 
 
-@dataclass(frozen=True)
-class _Code:
-    """Ideal code lengths in bits, [16, 16] by run and size, of the AC symbols as often as they occur."""
+def _code_lengths(run: Integers, size: Integers, end_of_blocks: int) -> Floats:
+    """Ideal lengths in bits of the AC symbols, as often as they occur: float64 [64, 16] by run of zeros and size.
 
-    lengths: Floats
-
-    @classmethod
-    def of(cls, run: npt.NDArray[np.int64], size: npt.NDArray[np.int64], end_of_blocks: int) -> _Code:
-        counts = np.zeros((16, 16))
-        np.add.at(counts, (run % 16, size), 1)
-        counts[15, 0] += (run // 16).sum()
-        counts[0, 0] += end_of_blocks
-        rarest = 0.3  # symbols that do not occur, at a price
-        lengths = np.log2(max(counts.sum(), 1.0)) - np.log2(np.maximum(counts, rarest))
-        return cls(np.clip(lengths, 1, _LONGEST))
-
-    def __call__(self, run: npt.NDArray[np.int64], size: npt.NDArray[np.int64]) -> Floats:
-        """Bits of the symbols for a coefficient of this size after this run of zeros, without its own size bits."""
-        bits: Floats = run // 16 * self.lengths[15, 0] + self.lengths[run % 16, size]
-        return bits
+    Of size 0 is what follows the last coefficient of a block: nothing behind position 63 (run 0), else end-of-block.
+    """
+    counts = np.bincount(run % 16 * 16 + size, minlength=256).reshape(16, 16).astype(float)
+    counts[15, 0] += (run // 16).sum()
+    counts[0, 0] += end_of_blocks
+    rarest = 0.3  # symbols that do not occur, at a price
+    symbols = np.clip(np.log2(max(counts.sum(), 1.0)) - np.log2(np.maximum(counts, rarest)), 1, _LONGEST)
+    runs = np.arange(64)
+    lengths: Floats = runs[:, None] // 16 * symbols[15, 0] + symbols[runs % 16]
+    lengths[:, 0] = np.where(runs > 0, symbols[0, 0], 0.0)
+    return lengths
 
 
 def _worth(zigzag: npt.NDArray[np.float32], steps: npt.NDArray[np.int64]) -> tuple[Floats, Histograms]:
@@ -64,48 +59,51 @@ def _worth(zigzag: npt.NDArray[np.float32], steps: npt.NDArray[np.int64]) -> tup
     how many these were [64, coarse bins].
     """
     magnitude = np.abs(zigzag)
-    level = np.floor(magnitude / steps + 0.5).astype(np.int64)
+    level = np.floor(magnitude / steps.astype(np.float32) + np.float32(0.5)).astype(np.int16)
     nonzero = level > 0
     nonzero[:, 0] = True  # runs begin behind DC
-    position = np.arange(64)
+    position = np.arange(64, dtype=np.int16)
     last = np.maximum.accumulate(np.where(nonzero, position, 0), axis=1)
-    before = np.concatenate([np.zeros((len(level), 1), np.int64), last[:, :-1]], axis=1)
+    before = np.pad(last[:, :-1], ((0, 0), (1, 0)))
     upcoming = np.minimum.accumulate(np.where(nonzero, position, 64)[:, ::-1], axis=1)[:, ::-1]
-    after = np.concatenate([upcoming[:, 1:], np.full((len(level), 1), 64)], axis=1)
-    size = np.concatenate([_SIZES[level], np.zeros((len(level), 1), np.int64)], axis=1)
-    size_after = np.take_along_axis(size, after, axis=1)
+    after = np.pad(upcoming[:, 1:], ((0, 0), (0, 1)), constant_values=64)
+    size = np.pad(_SIZES[level], ((0, 0), (0, 1)))
+    size_after = np.take_along_axis(size, after.astype(np.intp), axis=1)
     run = position - before - 1
     coded = nonzero & (position > 0)
-    code = _Code.of(run[coded], size[:, :64][coded], int((last[:, -1] < 63).sum()))
+    lengths = _code_lengths(run[coded], size[:, :64][coded], int((last[:, -1] < 63).sum()))
 
-    def following(start: npt.NDArray[np.int64]) -> Floats:
+    def following(start: Integers) -> Floats:
         """Bits of what comes next if the last nonzero coefficient is at `start`."""
-        ended = np.where(start < 63, code.lengths[0, 0], 0.0)
-        return np.where(after < 64, code(np.clip(after - start - 1, 0, 62), size_after), ended)
+        bits: Floats = lengths.ravel()[(after - start - 1) * 16 + size_after]
+        return bits
 
-    remainder = following(np.broadcast_to(position, before.shape)) - following(before)
-    coarse = _COARSE[np.minimum(np.rint(magnitude * RESOLUTION), BINS - 1).astype(np.int64)]
+    remainder = following(position) - following(before)
+    coarse = _COARSE[np.minimum(np.rint(magnitude * RESOLUTION), BINS - 1).astype(np.intp)]
     bins = _COARSE[-1] + 1
     key = (position * bins + coarse)[:, 1:].ravel()
     runs = np.bincount(key * 63 + run[:, 1:].ravel(), minlength=64 * bins * 63).reshape(-1, 63)
     remainders = np.bincount(key, remainder[:, 1:].ravel(), 64 * bins)
     number = runs.sum(axis=1)
     sizes = np.arange(1, 12)
-    own = code(np.arange(63)[:, None], sizes) + sizes
-    worth = (runs @ own + remainders[:, None]) / np.maximum(number, 1)[:, None]
-    worth = np.concatenate([np.zeros((len(worth), 1)), worth], axis=1)
+    worth = (runs @ (lengths[:63, 1:12] + sizes) + remainders[:, None]) / np.maximum(number, 1)[:, None]
+    worth = np.pad(worth, ((0, 0), (1, 0)))
     return worth.reshape(64, bins, -1), number.reshape(64, bins).astype(float)
 
 
 @functools.cache
-def _cells() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where the bins of |F| begin and end, int64 [coarse bins, sizes, 255], that are of one coarse bin and one size."""
+def _cells() -> tuple[npt.NDArray[np.int64], ...]:
+    """Ranges low..high of the bins of |F| that are of one coarse bin and one size at one step; rising by step.
+
+    Returns int64 [cells] each: coarse bin, size, low, high; and int64 [255]: where each step's cells begin.
+    """
     edges = np.searchsorted(_COARSE, np.arange(_COARSE[-1] + 2))
     smallest = np.concatenate([[0], 2 ** np.arange(11), [BINS]])  # levels at which the sizes 0..11 begin, and the end
-    begins = np.ceil((smallest[:, None] - 0.5) * STEPS * RESOLUTION).clip(0, BINS).astype(np.int64)
-    low = np.maximum(edges[:-1, None, None], begins[None, :-1])
-    high = np.minimum(edges[1:, None, None], begins[None, 1:])
-    return low, np.maximum(low, high)
+    begins = np.ceil((smallest - 0.5) * STEPS[:, None] * RESOLUTION).clip(0, BINS).astype(np.int64)
+    low = np.maximum(edges[:-1, None], begins[:, None, :-1])
+    high = np.minimum(edges[1:, None], begins[:, None, 1:])
+    step, coarse, size = np.nonzero(low < high)
+    return coarse, size, low[step, coarse, size], high[step, coarse, size], np.searchsorted(step, np.arange(len(STEPS)))
 
 
 def run_aware_bits(problem: Lagrangian, levels: Histograms, coefficients: Coefficients, tables: QTables) -> Floats:
@@ -116,8 +114,8 @@ def run_aware_bits(problem: Lagrangian, levels: Histograms, coefficients: Coeffi
     """
     steps = tables.components().reshape(3, 64).astype(np.int64)
     bits = problem.bits.copy()
-    low, high = _cells()
-    below = np.concatenate([np.zeros((3, 64, 1)), levels.cumsum(axis=2)], axis=2)
+    coarse, size, low, high, starts = _cells()
+    below = np.pad(levels.cumsum(axis=2), ((0, 0), (0, 0), (1, 0)))
     for components in _CLASSES:
         together = [_worth(coefficients[c][:, ZIGZAG], steps[c][ZIGZAG]) for c in components]
         number = np.sum([n for _, n in together], axis=0)
@@ -127,9 +125,10 @@ def run_aware_bits(problem: Lagrangian, levels: Histograms, coefficients: Coeffi
             if not len(known):
                 continue
             nearest = known[np.abs(np.arange(worth.shape[1])[:, None] - known).argmin(axis=1)]
+            price = worth[k][nearest][coarse, size]
             for c in components:
-                counts = below[c, ZIGZAG[k]][high] - below[c, ZIGZAG[k]][low]
-                bits[c, ZIGZAG[k]] = np.einsum("bsq,bs->q", counts, worth[k][nearest])
+                counted = below[c, ZIGZAG[k]]
+                bits[c, ZIGZAG[k]] = np.add.reduceat((counted[high] - counted[low]) * price, starts)
     return bits
 
 

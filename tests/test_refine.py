@@ -7,8 +7,8 @@ import pytest
 
 from qtable.sensitivity import BINS, RESOLUTION, Sensitivity
 from qtable.tables import ZIGZAG, QTables
-from search.closed_form import Lagrangian, distortion, entropy_bits
-from search.refine import _COARSE, _SIZES, Descent, RunAware, _cells, _Code, _worth, run_aware_bits
+from search.closed_form import Floats, Lagrangian, distortion, entropy_bits
+from search.refine import _COARSE, _SIZES, Descent, RunAware, _cells, _code_lengths, _worth, run_aware_bits
 
 
 def symbols(levels: list[int]) -> list[tuple[int, int]]:
@@ -23,10 +23,20 @@ def symbols(levels: list[int]) -> list[tuple[int, int]]:
     return found
 
 
-def bits(levels: list[int], code: _Code) -> float:
-    pairs = symbols(levels)
-    total = sum(run // 16 * code.lengths[15, 0] + code.lengths[run % 16, size] + size for run, size in pairs)
-    return float(total) + (0.0 if levels[-1] else float(code.lengths[0, 0]))
+def bits(levels: list[int], lengths: Floats) -> float:
+    total = sum(lengths[run, size] + size for run, size in symbols(levels))
+    return float(total) + (0.0 if levels[-1] else float(lengths[1, 0]))
+
+
+def test_code_lengths_are_minus_log2_of_how_often_a_symbol_occurs() -> None:
+    """Runs above 15 are 16-zero symbols and the rest (T.81, F.1.2.2.1); five ends of block."""
+    lengths = _code_lengths(np.array([0, 0, 0, 35]), np.array([1, 1, 2, 4]), 5)
+    total = 4 + 2 + 5
+    assert lengths[0, 1] == pytest.approx(np.log2(total / 2))
+    assert lengths[7, 0] == pytest.approx(np.log2(total / 5))
+    assert lengths[35, 4] == pytest.approx(2 * np.log2(total / 2) + np.log2(total))
+    assert lengths[19, 1] == pytest.approx(lengths[15 + 4, 4] - lengths[3, 4] + lengths[3, 1])
+    assert lengths[0, 0] == 0
 
 
 def test_worth_is_what_coding_the_block_again_would_cost() -> None:
@@ -39,25 +49,28 @@ def test_worth_is_what_coding_the_block_again_would_cost() -> None:
     assert number.sum() == 63
     pairs = symbols(levels[1:].tolist())
     run, size = (np.array(x) for x in zip(*pairs, strict=True))
-    code = _Code.of(run, size, 0)
+    lengths = _code_lengths(run, size, 0)
     for k in range(1, 64):
         coarse = _COARSE[int(levels[k] * steps[k]) * 8]
         for tried in (1, 2, 5, 9):
             there, gone = levels.copy(), levels.copy()
             there[k], gone[k] = 1 << (tried - 1), 0
-            expected = bits(there[1:].tolist(), code) - bits(gone[1:].tolist(), code)
+            expected = bits(there[1:].tolist(), lengths) - bits(gone[1:].tolist(), lengths)
             assert worth[k, coarse, tried] == pytest.approx(expected, abs=1e-9), (k, tried)
         assert worth[k, coarse, 0] == 0
 
 
 def test_cells_are_the_bins_of_one_size() -> None:
-    low, high = _cells()
+    coarse, size, low, high, starts = _cells()
     values = np.arange(BINS)
     for q in (1, 2, 9, 100, 255):
+        cells = slice(starts[q - 1], starts[q] if q < 255 else None)
         level = (2 * values + RESOLUTION * q) // (2 * RESOLUTION * q)
-        for b, s in ((0, 0), (5, 0), (12, 1), (20, 3), (26, 7)):
-            cell = np.flatnonzero((b == _COARSE) & (_SIZES[level] == s))
-            assert np.array_equal(cell, np.arange(low[b, s, q - 1], high[b, s, q - 1])), (q, b, s)
+        found = np.full((2, BINS), -1)
+        for b, s, first, end in zip(coarse[cells], size[cells], low[cells], high[cells], strict=True):
+            assert (found[:, first:end] == -1).all()
+            found[:, first:end] = [[b], [s]]
+        assert np.array_equal(found, [_COARSE, _SIZES[level]]), q
 
 
 def test_lonely_coefficients_behind_long_runs_are_dear() -> None:

@@ -1,4 +1,4 @@
-"""The `qtable` command: reads what people type, shows what the library found."""
+"""`qtable optimize`, `compare` and `evaluate`: what needs photos and a model."""
 
 from __future__ import annotations
 
@@ -6,102 +6,48 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from qtable.cli.common import (
+    AsJson,
+    Data,
+    Device,
+    EntropyOption,
+    Limit,
+    Metric,
+    Model,
+    Resize,
+    SubsamplingOption,
+    SubsamplingOrAuto,
+    console,
+    open_images,
+    progress_watch,
+)
 from qtable.cluster import ClusterEvaluator, Job, connect, measure_over
-from qtable.codec import Codec, Entropy, JpegError, Subsampling, read_header
+from qtable.codec import Codec
 from qtable.data import SPLITS, ImageSet, Split
 from qtable.data import Progress as DataProgress
 from qtable.evaluate import Evaluator
-from qtable.export import FORMATS
 from qtable.front import interval, resamples
 from qtable.models import load_model
 from qtable.sensitivity import Sensitivity, Target
 from qtable.tables import QTables
-from qtable.task import METRICS, Classifier
+from qtable.task import Classifier
 from search.chroma import optimize_sampling, sentences
 from search.compare import compare
 from search.methods import METHODS
-from search.optimize import RESAMPLES, Plan, Watch, Workforce, max_drop_sentence, optimize, percent, three_savings
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Finds JPEG quantization tables for the network that looks at the photos.",
-)
-console = Console(stderr=True)
-
-Data = Annotated[
-    str | None,
-    typer.Option(help="Folder of class folders, CSV file (path,label) or folder with labels.csv. [default: embedded]"),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(help="FILE.py:NAME or package.module:NAME; its code is run. [default: the embedded task's network]"),
-]
-Resize = Annotated[int | None, typer.Option(help="Scale photos: pixels of the shorter side.")]
-Limit = Annotated[int | None, typer.Option(help="Use at most this many photos.")]
-Metric = Annotated[str, typer.Option(help=f"What counts as a good answer: {', '.join(METRICS)}.")]
-SubsamplingOption = Annotated[Subsampling, typer.Option(help="Chroma subsampling.")]
-SubsamplingOrAuto = Literal["4:4:4", "4:2:2", "4:2:0", "auto"]
-EntropyOption = Annotated[Entropy, typer.Option(help="Entropy coding.")]
-Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 ...")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
+from search.optimize import RESAMPLES, Plan, Workforce, max_drop_sentence, optimize, percent, three_savings
 
 
-@contextmanager
-def progress_watch() -> Iterator[Watch]:
-    """A live bar per stage of long work, with an estimate of the time left."""
-    columns = (
-        TextColumn("{task.description:<26}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console) as progress:
-        stages: dict[str, TaskID] = {}
-
-        def watch(stage: str, done: int, total: int, note: str) -> None:
-            if stage not in stages:
-                stages[stage] = progress.add_task(stage, total=total, note="")
-            progress.update(stages[stage], completed=done, note=note)
-
-        yield watch
-
-
-def _open(data: str | None, resize: int | None, limit: int | None, watch: Watch) -> ImageSet:
-    images = ImageSet.open(data, resize, limit, lambda done, total: watch("reading photos", done, total, ""))
-    if images.skipped:
-        console.print(f"[yellow]skipped {len(images.skipped)} unreadable files:[/]")
-        for name, reason in images.skipped[:10]:
-            console.print(f"  {name}: {reason}", markup=False)
-        if len(images.skipped) > 10:
-            console.print(f"  ... and {len(images.skipped) - 10} more")
-    if images.jpeg_sources:
-        console.print(
-            f"{images.jpeg_sources} photos are JPEG files already:"
-            " a second compression behaves differently from a first."
-        )
-    sizes = ", ".join(f"{len(images[name])} {name}" for name in SPLITS)
-    console.print(f"photos: {sizes} (split by {'place' if data is None else 'content hash'}) · {escape(images.source)}")
-    return images
-
-
-@app.command("optimize")
 def optimize_command(
     data: Data = None,
     model: Model = None,
@@ -140,7 +86,7 @@ def optimize_command(
     codec = Codec("4:2:0" if subsampling == "auto" else subsampling, entropy)
     task = Classifier(load_model(model), metric, device)
     with progress_watch() as watch, ExitStack() as stack:
-        images = _open(data, resize, limit, watch)
+        images = open_images(data, resize, limit, watch)
         header = _header(images, model, task, codec)
         header["identity"] |= {
             "method": plan.method,
@@ -210,7 +156,6 @@ def _header(images: ImageSet, model: str | None, task: Classifier, codec: Codec)
     }
 
 
-@app.command("compare")
 def compare_command(
     methods: Annotated[
         str, typer.Option(help="Names of methods, comma-separated; METHOD@START and METHOD+racing work.")
@@ -239,7 +184,7 @@ def compare_command(
     codec = Codec(subsampling, entropy)
     task = Classifier(load_model(model), metric, device)
     with progress_watch() as watch:
-        images = _open(data, resize, limit, watch).thinned(thin)
+        images = open_images(data, resize, limit, watch).thinned(thin)
         header = _header(images, model, task, codec)
         result = compare(images, task, codec, plans, range(seeds), out, header, watch)
     if as_json:
@@ -301,8 +246,7 @@ def _show(summary: dict[str, Any], out: Path) -> None:
     )
 
 
-@app.command()
-def evaluate(
+def evaluate_command(
     tables: Annotated[list[str], typer.Option(help="JSON file, quality:Q, flat:STEP or preset[:Q]; repeatable.")],
     data: Data = None,
     model: Model = None,
@@ -320,7 +264,7 @@ def evaluate(
     codec = Codec(subsampling, entropy)
     task = Classifier(load_model(model), metric, device)
     with progress_watch() as watch:
-        images = _open(data, resize, limit, watch)
+        images = open_images(data, resize, limit, watch)
         with Evaluator(images[split], task, codec) as evaluator:
             clean = task.score(evaluator.clean())
             scores = [
@@ -363,61 +307,6 @@ def evaluate(
     Console().print(table)
 
 
-@app.command()
-def export(
-    tables: Annotated[str, typer.Argument(help="JSON file, quality:Q, flat:STEP or preset[:Q].")],
-    to: Annotated[str, typer.Option(help=f"The format: {', '.join(FORMATS)}.")],
-    output: Annotated[Path | None, typer.Option(help="File to write. [default: standard output]")] = None,
-) -> None:
-    """Write tables in the format of an encoder."""
-    if to not in FORMATS:
-        raise ValueError(f"format {to!r} is unknown; allowed: {', '.join(FORMATS)}")
-    text = FORMATS[to](QTables.parse(tables))
-    if output is None:
-        print(text, end="")
-    else:
-        if output.exists():
-            raise ValueError(f"{output} exists already; it is not overwritten")
-        output.write_text(text)
-        console.print(f"wrote {output}")
-
-
-@app.command()
-def inspect(
-    file: Annotated[Path, typer.Argument(help="A JPEG or a table file.")],
-    as_json: AsJson = False,
-) -> None:
-    """Show the tables of a JPEG or table file, the nearest IJG quality and, for a JPEG, its sampling and sizes."""
-    with file.open("rb") as opened:
-        start = opened.read(2)
-        data = start + opened.read() if start == b"\xff\xd8" else b""
-    facts: dict[str, Any] = {"file": str(file)}
-    if data:
-        header = read_header(data)
-        try:
-            tables = header.tables
-        except JpegError as error:
-            raise JpegError(f"{file}: {error}") from None
-        mode = "progressive" if header.progressive else "sequential"
-        facts |= {"width": header.width, "height": header.height, "subsampling": header.subsampling}
-        facts |= {"mode": f"{mode} {'Huffman' if header.huffman else 'arithmetic'}"}
-        grey = len(header.components) == 1
-        facts |= {"header_bytes": header.header_bytes, "scan_bytes": header.scan_bytes}
-    else:
-        grey, tables = False, QTables.load(file)
-    quality, gap = tables.nearest_quality(components=1 if grey else 3)
-    facts |= {"nearest_quality": quality, "mean_difference": gap, "tables": tables.values.tolist()}
-    if as_json:
-        print(json.dumps(facts))
-        return
-    for key, value in facts.items():
-        if key not in ("tables", "nearest_quality", "mean_difference"):
-            print(f"{key:12} {value}")
-    exactness = "exactly" if gap == 0 else f"mean difference of entries {gap:.1f}: a guess"
-    print(f"IJG quality  {quality} ({exactness})")
-    print(tables)
-
-
 def _fraction(text: str) -> float:
     """0.005 from "0.5%" or "0.005"."""
     try:
@@ -436,7 +325,7 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> str | None:
     """The commit of the source tree that runs, if it is a git checkout."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:
@@ -459,22 +348,3 @@ def _weights_digest(task: Classifier) -> str:
         total.update(name.encode())
         total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return total.hexdigest()[:16]
-
-
-def _fail(message: str, code: int = 1) -> NoReturn:
-    console.print(f"qtable: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
-    raise SystemExit(code)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: errors that a user can mend become one line on stderr and exit status 1; Ctrl-C is 130."""
-    try:
-        app(args=None if arguments is None else list(arguments), prog_name="qtable")
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
-    except (ValueError, OSError) as error:
-        _fail(" ".join(str(error).split()))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,3 @@
+from qtable.cli import main
+
+main()

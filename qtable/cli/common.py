@@ -1,0 +1,76 @@
+"""What every command shares: the options, the console, progress bars, opening photos, one-line failures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from qtable.codec import Entropy, Subsampling
+from qtable.data import SPLITS, ImageSet
+from qtable.task import METRICS
+from search.optimize import Watch
+
+console = Console(stderr=True)
+"""For what people read while they wait; results go to standard output."""
+
+Data = Annotated[
+    str | None,
+    typer.Option(help="Folder of class folders, CSV file (path,label) or folder with labels.csv. [default: embedded]"),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="FILE.py:NAME or package.module:NAME; its code is run. [default: the embedded task's network]"),
+]
+Resize = Annotated[int | None, typer.Option(help="Scale photos: pixels of the shorter side.")]
+Limit = Annotated[int | None, typer.Option(help="Use at most this many photos.")]
+Metric = Annotated[str, typer.Option(help=f"What counts as a good answer: {', '.join(METRICS)}.")]
+SubsamplingOption = Annotated[Subsampling, typer.Option(help="Chroma subsampling.")]
+SubsamplingOrAuto = Literal["4:4:4", "4:2:2", "4:2:0", "auto"]
+EntropyOption = Annotated[Entropy, typer.Option(help="Entropy coding.")]
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 ...")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
+
+
+@contextmanager
+def progress_watch() -> Iterator[Watch]:
+    """A live bar per stage of long work, with an estimate of the time left."""
+    columns = (
+        TextColumn("{task.description:<26}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        stages: dict[str, TaskID] = {}
+
+        def watch(stage: str, done: int, total: int, note: str) -> None:
+            if stage not in stages:
+                stages[stage] = progress.add_task(stage, total=total, note="")
+            progress.update(stages[stage], completed=done, note=note)
+
+        yield watch
+
+
+def open_images(data: str | None, resize: int | None, limit: int | None, watch: Watch) -> ImageSet:
+    images = ImageSet.open(data, resize, limit, lambda done, total: watch("reading photos", done, total, ""))
+    if images.skipped:
+        console.print(f"[yellow]skipped {len(images.skipped)} unreadable files:[/]")
+        for name, reason in images.skipped[:10]:
+            console.print(f"  {name}: {reason}", markup=False)
+        if len(images.skipped) > 10:
+            console.print(f"  ... and {len(images.skipped) - 10} more")
+    if images.jpeg_sources:
+        console.print(
+            f"{images.jpeg_sources} photos are JPEG files already:"
+            " a second compression behaves differently from a first."
+        )
+    sizes = ", ".join(f"{len(images[name])} {name}" for name in SPLITS)
+    console.print(f"photos: {sizes} (split by {'place' if data is None else 'content hash'}) · {escape(images.source)}")
+    return images
