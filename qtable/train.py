@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -132,12 +133,13 @@ class Recipe:
 class Validation:
     """What real files of the `search` photos gave after `step` steps, per operating point.
 
-    bytes: mean file sizes. score: top-1 accuracy (of labels, or of the untrained network's clean answers). objective:
-    mean over the points of cross-entropy + multiplier * bits per pixel. loss, estimated_bytes: of the batches since
-    the validation before, as training estimated them.
+    tables: their values, [k, t, 8, 8]. bytes: mean file sizes. score: top-1 accuracy. objective: mean over the points
+    of cross-entropy + multiplier * bits per pixel. loss, estimated_bytes: of the batches since the validation before,
+    as training estimated them.
     """
 
     step: int
+    tables: list[list[list[list[int]]]]
     bytes: list[float]
     score: list[float]
     objective: float
@@ -174,18 +176,22 @@ class Draw(NamedTuple):
 class Draws(Sampler[list[Draw]]):
     """What each step from `first` on sees: photos in a new order each epoch; the same for the same seed and step.
 
-    rank, world: this process's share of each batch, every `world`-th example.
+    rank, world, points: this process takes every `world`-th run of `points` examples of a batch, so that an example
+    has the same operating point however many processes there are.
     """
 
-    def __init__(self, photos: int, recipe: Recipe, first: int = 0, rank: int = 0, world: int = 1) -> None:
-        self.photos, self.recipe, self.first, self.rank, self.world = photos, recipe, first, rank, world
+    def __init__(
+        self, photos: int, recipe: Recipe, first: int = 0, rank: int = 0, world: int = 1, points: int = 1
+    ) -> None:
+        self.photos, self.recipe, self.first = photos, recipe, first
+        self.rank, self.world, self.points = rank, world, points
 
     def __len__(self) -> int:
         return self.recipe.steps - self.first
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for step in range(self.first, self.recipe.steps):
-            yield self.step(step)[self.rank :: self.world]
+            yield [d for i, d in enumerate(self.step(step)) if i // self.points % self.world == self.rank]
 
     def step(self, step: int) -> list[Draw]:
         """The whole batch of a step."""
@@ -254,6 +260,7 @@ class Joint(nn.Module):
         """
         count = len(self.layers)
         pixels = torch.cat([layer(rgb[i::count])[0] for i, layer in enumerate(self.layers)])
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
         losses = task_loss(self.network(pixels), torch.cat([target[i::count] for i in range(count)]))
         sizes = [
             self.rate(dct.coefficients(rgb[i::count].float(), self.codec.subsampling), layer.steps()).mean()
@@ -376,15 +383,13 @@ def train(
     recipe: Recipe,
     out: Path,
     identity: Mapping[str, Any],
-    labelled: bool = True,
     device: str | torch.device = "cpu",
     watch: Watch = lambda *_: None,
 ) -> Trained:
     """Train on `fit`, validate on `search`, keep a checkpoint in `out`; the same call continues from it.
 
     network: RGB float [n, 3, h, w], 0..255, to logits; it is not changed, a copy is trained. starts, multipliers: one
-    for each operating point. labelled: validate against the labels, else against the untrained network's clean
-    answers. Where `torch.distributed` is initialized, each process takes its share of each batch.
+    for each operating point. Where `torch.distributed` is initialized, each process takes its share of each batch.
 
     Ctrl-C ends it with what was validated best by then. TrainingError if the run in `out` is another one, if a share
     of a batch has fewer photos than there are points, or if training diverges.
@@ -395,7 +400,7 @@ def train(
         raise TrainingError(f"multipliers {list(multipliers)}; allowed: finite and not negative")
     if recipe.batch // _world() < len(starts):
         raise TrainingError(f"batch {recipe.batch} for {len(starts)} operating points in {_world()} processes")
-    run = _Run(network, starts, multipliers, images, codec, recipe, out, identity, labelled, device)
+    run = _Run(network, starts, multipliers, images, codec, recipe, out, identity, device)
     interrupted = False
     try:
         run.go(watch)
@@ -420,7 +425,6 @@ class _Run:
         recipe: Recipe,
         out: Path,
         identity: Mapping[str, Any],
-        labelled: bool,
         device: str | torch.device,
     ) -> None:
         self.recipe, self.codec, self.out = recipe, codec, out
@@ -428,13 +432,11 @@ class _Run:
         self.multipliers = torch.tensor(multipliers, dtype=torch.float32, device=self.device)
         self.teacher = copy.deepcopy(network).eval().requires_grad_(False).to(self.device)
         self.fit, self.search = images.fit, images.search
-        if not labelled:
-            self.search = replace(self.search, labels=_answers(self.teacher, self.search))
-            self.fit = replace(self.fit, labels=_answers(self.teacher, self.fit))
         self.side = crop_side(self.fit, recipe)
         few = np.linspace(0, len(self.fit) - 1, min(len(self.fit), CALIBRATION_PHOTOS)).astype(int)
         self.few = [Crops(self.fit, self.side)[Draw(int(i), 0.5, 0.5, False)][0].permute(1, 2, 0).numpy() for i in few]
         self.joint = Joint(copy.deepcopy(network), starts, codec, recipe).to(self.device)
+        convert_conv2d_weight_memory_format(self.joint.network, torch.channels_last)  # faster on a CPU
         decay = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.joint, multi_avg_fn=decay, use_buffers=True)
         self.average.update_parameters(self.joint)
@@ -448,9 +450,7 @@ class _Run:
         self.history: list[Validation] = []
         self.best_state: dict[str, Tensor] = {}
         self.sums = torch.zeros(1 + len(starts))
-        self.identity = json.loads(
-            json.dumps({"recipe": asdict(recipe), "multipliers": list(multipliers), "labelled": labelled, **identity})
-        )
+        self.identity = json.loads(json.dumps({"recipe": asdict(recipe), "multipliers": list(multipliers), **identity}))
         self.path = out / "checkpoint.safetensors"
         out.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
@@ -464,7 +464,7 @@ class _Run:
         recipe = self.recipe
         if not self.history:
             self._validate()
-        draws = Draws(len(self.fit), recipe, self.step, _rank(), _world())
+        draws = Draws(len(self.fit), recipe, self.step, _rank(), _world(), len(self.multipliers))
         batches = DataLoader(Crops(self.fit, self.side), batch_sampler=draws)
         model: nn.Module = self.joint if _world() == 1 else DistributedDataParallel(self.joint)
         self.joint.train()
@@ -637,15 +637,16 @@ def _validation(
         for s, m in zip(scores, multipliers, strict=True)
     ]
     sizes, right = [s.bytes for s in scores], [s.score for s in scores]
-    return Validation(step, sizes, right, float(np.mean(objectives)), **estimated)
+    tables = [s.tables.values.tolist() for s in scores]
+    return Validation(step, tables, sizes, right, float(np.mean(objectives)), **estimated)
 
 
-def _answers(network: nn.Module, photos: Photos) -> Any:
-    """int64 [n]: the network's answers on the uncompressed photos."""
+def answered(network: nn.Module, photos: Photos) -> Photos:
+    """The photos with the network's answers on them, uncompressed, as their labels: what agreement is about."""
     task, answers = Classifier(copy.deepcopy(network)), np.empty(len(photos), np.int64)
     for at in photos.batches():
         answers[at] = task.targets([photos.images[i] for i in at], np.zeros(len(at), np.int64))[:, 1]
-    return answers
+    return replace(photos, labels=answers)
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

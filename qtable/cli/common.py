@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from qtable.codec import Entropy, Subsampling
 from qtable.data import SPLITS, ImageSet
-from qtable.task import METRICS
+from qtable.models import ModelSpec, load_model
+from qtable.task import METRICS, Classifier
 from search.optimize import Watch
 
 console = Console(stderr=True)
@@ -21,11 +22,17 @@ console = Console(stderr=True)
 
 Data = Annotated[
     str | None,
-    typer.Option(help="Folder of class folders, CSV file (path,label) or folder with labels.csv. [default: embedded]"),
+    typer.Option(
+        help="Folder of class folders, CSV file (path,label) or folder with labels.csv. \\[default: embedded]"
+    ),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help="FILE.py:NAME or package.module:NAME; its code is run. [default: the embedded task's network]"),
+    typer.Option(
+        help="FILE.py:NAME or package.module:NAME, with @WEIGHTS.safetensors or .pth behind it if need be; FILE.pt2"
+        " (torch.export); FILE.ts (TorchScript); FILE.onnx (no gradients). All but ONNX executes code of the file: take"
+        " models only from people whom you trust. \\[default: the embedded task's network]"
+    ),
 ]
 Resize = Annotated[int | None, typer.Option(help="Scale photos: pixels of the shorter side.")]
 Limit = Annotated[int | None, typer.Option(help="Use at most this many photos.")]
@@ -38,7 +45,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.
 
 
 @contextmanager
-def progress_watch() -> Iterator[Watch]:
+def progress_watch(visible: bool = True) -> Iterator[Watch]:
     """A live bar per stage of long work, with an estimate of the time left."""
     columns = (
         TextColumn("{task.description:<26}"),
@@ -47,7 +54,7 @@ def progress_watch() -> Iterator[Watch]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, disable=not visible) as progress:
         stages: dict[str, TaskID] = {}
 
         def watch(stage: str, done: int, total: int, note: str) -> None:
@@ -58,12 +65,26 @@ def progress_watch() -> Iterator[Watch]:
         yield watch
 
 
+def printable(text: str) -> str:
+    """`text` with escapes for what a terminal must not get: control characters, and bytes that are not UTF-8."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def open_task(model: str | None, metric: str, device: str) -> Classifier:
+    """The task of the model that a user names; says first whose code that executes."""
+    spec = None if model is None else ModelSpec.parse(model)
+    if spec is not None and spec.runs_code:
+        line = f"--model executes code of {printable(spec.place)}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return Classifier(load_model(model), metric, device)
+
+
 def open_images(data: str | None, resize: int | None, limit: int | None, watch: Watch) -> ImageSet:
     images = ImageSet.open(data, resize, limit, lambda done, total: watch("reading photos", done, total, ""))
     if images.skipped:
         console.print(f"[yellow]skipped {len(images.skipped)} unreadable files:[/]")
         for name, reason in images.skipped[:10]:
-            console.print(f"  {name}: {reason}", markup=False)
+            console.print(printable(f"  {name}: {reason}"), markup=False)
         if len(images.skipped) > 10:
             console.print(f"  ... and {len(images.skipped) - 10} more")
     if images.jpeg_sources:
@@ -72,5 +93,6 @@ def open_images(data: str | None, resize: int | None, limit: int | None, watch: 
             " a second compression behaves differently from a first."
         )
     sizes = ", ".join(f"{len(images[name])} {name}" for name in SPLITS)
-    console.print(f"photos: {sizes} (split by {'place' if data is None else 'content hash'}) · {escape(images.source)}")
+    split_by = "place" if data is None else "content hash"
+    console.print(f"photos: {sizes} (split by {split_by}) · {escape(printable(images.source))}")
     return images

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import shlex
-import subprocess
-import sys
 from contextlib import ExitStack
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -30,15 +25,16 @@ from qtable.cli.common import (
     SubsamplingOrAuto,
     console,
     open_images,
+    open_task,
     progress_watch,
 )
+from qtable.cli.provenance import header_of
 from qtable.cluster import ClusterEvaluator, Job, connect, measure_over
 from qtable.codec import Codec
-from qtable.data import SPLITS, ImageSet, Split
+from qtable.data import ImageSet, Split
 from qtable.data import Progress as DataProgress
 from qtable.evaluate import Evaluator
 from qtable.front import interval, resamples
-from qtable.models import load_model
 from qtable.sensitivity import Sensitivity, Target
 from qtable.tables import QTables
 from qtable.task import Classifier
@@ -84,10 +80,10 @@ def optimize_command(
     """Find tables that make smaller files at equal score, and test them on photos that no search has seen."""
     plan = Plan(method, budget, tables, seed, None if max_drop is None else _fraction(max_drop), start, racing)
     codec = Codec("4:2:0" if subsampling == "auto" else subsampling, entropy)
-    task = Classifier(load_model(model), metric, device)
+    task = open_task(model, metric, device)
     with progress_watch() as watch, ExitStack() as stack:
         images = open_images(data, resize, limit, watch)
-        header = _header(images, model, task, codec)
+        header = header_of(images, model, task, codec)
         header["identity"] |= {
             "method": plan.method,
             "tables": plan.count,
@@ -139,23 +135,6 @@ def _show_samplings(summary: dict[str, Any], out: Path) -> None:
     printer.print(f"picture  {out / 'front.png'}\nruns     {out / '420'}, {out / '444'}")
 
 
-def _header(images: ImageSet, model: str | None, task: Classifier, codec: Codec) -> dict[str, Any]:
-    """What an archive says first: where everything came from. The caller adds its plan to the identity."""
-    return {
-        "identity": {
-            "data": images.fingerprint,
-            "model": f"{model or 'embedded'} {_weights_digest(task)}",
-            "metric": task.metric,
-            "codec": codec.to_dict(),
-        },
-        "command": _command(),
-        "versions": _versions(),
-        "commit": _commit(),
-        "photos": {"source": images.source, **{name: len(images[name]) for name in SPLITS}},
-        "skipped": images.skipped,
-    }
-
-
 def compare_command(
     methods: Annotated[
         str, typer.Option(help="Names of methods, comma-separated; METHOD@START and METHOD+racing work.")
@@ -182,10 +161,10 @@ def compare_command(
     if seeds < 1:
         raise ValueError(f"--seeds {seeds}; allowed: 1 or more")
     codec = Codec(subsampling, entropy)
-    task = Classifier(load_model(model), metric, device)
+    task = open_task(model, metric, device)
     with progress_watch() as watch:
         images = open_images(data, resize, limit, watch).thinned(thin)
-        header = _header(images, model, task, codec)
+        header = header_of(images, model, task, codec)
         result = compare(images, task, codec, plans, range(seeds), out, header, watch)
     if as_json:
         print(json.dumps(result))
@@ -262,7 +241,7 @@ def evaluate_command(
     """Measure tables with real files: mean bytes and score with 95% intervals, and changes against the first."""
     candidates = [QTables.parse(spec) for spec in tables]
     codec = Codec(subsampling, entropy)
-    task = Classifier(load_model(model), metric, device)
+    task = open_task(model, metric, device)
     with progress_watch() as watch:
         images = open_images(data, resize, limit, watch)
         with Evaluator(images[split], task, codec) as evaluator:
@@ -313,38 +292,3 @@ def _fraction(text: str) -> float:
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         raise ValueError(f"--max-drop {text!r} is not a number such as 0.5%") from None
-
-
-def _command() -> str:
-    return shlex.join(["qtable", *sys.argv[1:]])
-
-
-def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in ("qtable", "numpy", "pillow", "torch", "scipy")}
-
-
-def _commit() -> str | None:
-    """The commit of the source tree that runs, if it is a git checkout."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _weights_digest(task: Classifier) -> str:
-    import hashlib
-
-    total = hashlib.sha256(repr(task.model).encode())
-    for name, value in sorted(task.model.state_dict().items()):
-        total.update(name.encode())
-        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()[:16]

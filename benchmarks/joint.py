@@ -1,0 +1,331 @@
+"""What training tables and network together brings, and how much of it is which: `python -m benchmarks.joint`.
+
+On the embedded task: tables x fine-tuning as a 2 x 2 with equal budgets and three seeds; a family of operating points
+for one network against a run per point; starts, rate proxies, and networks trained at one quality and tested at
+another. Every figure is of real files of the test crops. Runs are kept in runs/joint, so an interrupted benchmark
+continues; `--only NAME` makes one experiment. Writes results/joint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from qtable import plot
+from qtable.codec import Codec
+from qtable.data import ImageSet
+from qtable.front import Curve, bd_rate, interval, resamples
+from qtable.models import load_model
+from qtable.rate import PROXIES
+from qtable.tables import ZIGZAG, QTables
+from qtable.task import Classifier
+from qtable.train import Recipe, Trained, train, validate
+from search.joint import Family, finish, learn
+from search.methods import Setting
+
+RUNS: Final = Path("runs/joint")
+OUT: Final = Path("results/joint")
+SEEDS: Final = (0, 1, 2)
+FAMILY: Final = Family(points=6, largest=50, smallest=8, multiplier=0.5)
+RECIPE: Final = Recipe(steps=900, batch=60, network_rate=3e-3, every=150)
+SHORT: Final = replace(RECIPE, steps=300, every=100)
+GRID: Final = (8, 15, 30, 60)
+"""Qualities at which networks are trained and tested."""
+CELLS: Final[dict[str, tuple[str, str, int]]] = {
+    "learned, frozen": ("tables", "closed-form", 2),
+    "standard, fine-tuned": ("network", "standard", 2),
+    "learned, fine-tuned": ("both", "closed-form", 2),
+    "learned, fine-tuned, one table": ("both", "closed-form", 1),
+}
+"""Of the 2 x 2: what learns, where tables start, and how many there are. (standard, frozen) needs no training."""
+
+Curves = list[Curve]
+
+
+@cache
+def images() -> ImageSet:
+    return ImageSet.open()
+
+
+def run(name: str, family: Family, recipe: Recipe, count: int = 2) -> dict[str, Any]:
+    """The summary of one training in runs/joint/`name`, made if it is not there."""
+    out = RUNS / name
+    if (out / "summary.json").exists():
+        return dict(json.loads((out / "summary.json").read_text()))
+    out.mkdir(parents=True, exist_ok=True)
+    network = load_model(None)
+    task = Classifier(load_model(None))
+    rng = np.random.default_rng(recipe.seed)
+    start = family.start
+    setting = Setting(count, rng, images().fit, task, Codec(), RUNS / "statistics.npz", start)
+    summary = learn(network, images(), "top-1", setting, family, recipe, out, {"identity": {}})
+    print(f"{name}: {summary['bd_rate']:+.1%} against standard tables and the untrained network", flush=True)
+    return summary
+
+
+# ---- comparisons ----------------------------------------------------------------------------------------------
+
+
+@cache
+def draws() -> np.ndarray[Any, np.dtype[np.int64]]:
+    """First all test crops, then 1000 bootstrap resamples of them, the same for everything."""
+    photos = len(images().test)
+    return np.concatenate([np.arange(photos)[None], resamples(photos, 1000, np.random.default_rng(0))])
+
+
+def curves(name: str, which: str = "trained") -> Curves:
+    """Of each resample the curve of a run's points; which: "trained", or "standard" (frozen) that it is tested with."""
+    with np.load(RUNS / name / "test.npz") as data:
+        sizes, right = data[f"{which}_bytes"], data[f"{which}_right"]
+    return [Curve.fit(sizes[:, d].mean(axis=1), right[:, d].mean(axis=1)) for d in draws()]
+
+
+def compared(anchors: Sequence[Curves], others: Sequence[Curves]) -> dict[str, Any]:
+    """Mean BD-rate over pairs of curves (the seeds), its paired interval over photos, and each pair's own."""
+    rates = np.array(
+        [[bd_rate(a, b) for a, b in zip(*pair, strict=True)] for pair in zip(anchors, others, strict=True)]
+    )
+    mean = rates.mean(axis=0)
+    return {"bd_rate": mean[0], "bd_rate_ci": interval(mean[1:]), "seeds": rates[:, 0].tolist()}
+
+
+def text(entry: Mapping[str, Any]) -> str:
+    low, high = entry["bd_rate_ci"]
+    return f"{entry['bd_rate']:+.1%} [{low:+.1%}, {high:+.1%}]"
+
+
+def two_by_two() -> dict[str, Any]:
+    """Tables x fine-tuning, three seeds, equal budgets."""
+    summaries: dict[str, list[dict[str, Any]]] = {cell: [] for cell in CELLS}
+    for seed in SEEDS:
+        for cell, (what, start, count) in CELLS.items():
+            family, recipe = replace(FAMILY, start=start), replace(RECIPE, learn=what, seed=seed)  # type: ignore[arg-type]
+            summaries[cell].append(run(_name(cell, seed), family, recipe, count))
+    frozen = [curves(_name("learned, frozen", 0), "standard")] * len(SEEDS)
+    found = {cell: [curves(_name(cell, seed)) for seed in SEEDS] for cell in CELLS}
+    tuned = found["standard, fine-tuned"]
+    return {
+        "against (standard, frozen)": {cell: compared(frozen, found[cell]) for cell in CELLS},
+        "against (standard, fine-tuned)": {
+            cell: compared(tuned, found[cell]) for cell in CELLS if cell.startswith("learned, fine-tuned")
+        },
+        "baseline": summaries["learned, frozen"][0]["baseline"],
+        "points": {cell: [s["points"] for s in summaries[cell]] for cell in CELLS},
+    }
+
+
+def _name(cell: str, seed: int) -> str:
+    return f"{cell.replace(', ', '-').replace(' ', '-')}-{seed}"
+
+
+def family_against_runs() -> dict[str, Any]:
+    """One run for all points against a run for each with as many steps and its own share of each batch."""
+    whole = run(_name("learned, fine-tuned", 0), FAMILY, replace(RECIPE, seed=0))
+    together = curves(_name("learned, fine-tuned", 0))
+    multipliers = [p["multiplier"] for p in whole["points"]]
+    starts = [QTables(np.array(t)) for t in whole["history"][0]["tables"]]
+    rows = []
+    for i, (start, multiplier) in enumerate(zip(starts, multipliers, strict=True)):
+        name = f"alone-{i}"
+        if not (RUNS / name / "summary.json").exists():
+            recipe = replace(RECIPE, batch=RECIPE.batch // FAMILY.points)
+            network = load_model(None)
+            trained = train(network, [start], [multiplier], images(), Codec(), recipe, RUNS / name, {})
+            finish(network, trained, [multiplier], images(), "top-1", Codec(), RUNS / name, {})
+        with np.load(RUNS / name / "test.npz") as data:
+            sizes, right = data["trained_bytes"][0], data["trained_right"][0]
+        changes = [
+            float(np.expm1(curve.log_size(right[d].mean()) - np.log(sizes[d].mean())))
+            for curve, d in zip(together, draws(), strict=True)
+        ]
+        rows.append(
+            {
+                "multiplier": multiplier,
+                "alone": {"bytes": float(sizes.mean()), "score": float(right.mean())},
+                "family": {k: whole["points"][i][k] for k in ("bytes", "score")},
+                "bytes_of_family_at_its_score": changes[0],
+                "ci": interval(changes[1:]),
+            }
+        )
+        print(f"{name}: the family needs {changes[0]:+.1%} bytes at its score", flush=True)
+    return {"points": rows}
+
+
+def starts() -> dict[str, Any]:
+    """Tables alone, a short run from closed form, from standard and from random tables."""
+    result = {}
+    for start in ("closed-form", "standard", "random"):
+        name, recipe = f"start-{start}", replace(SHORT, learn="tables")
+        summary = run(name, replace(FAMILY, start=start, points=4), recipe)
+        result[start] = {
+            **compared([curves(name, "standard")], [curves(name)]),
+            "validated": [v["objective"] for v in summary["history"]],
+        }
+    return result
+
+
+def proxies() -> dict[str, Any]:
+    """Tables alone, the same short run with each rate proxy, from standard tables."""
+    result = {}
+    for proxy in PROXIES:
+        name = f"proxy-{proxy.replace('/', '-').replace(' ', '-')}"
+        summary = run(name, replace(FAMILY, start="standard", points=4), replace(SHORT, learn="tables", rate=proxy))
+        last = summary["history"][-1]
+        errors = [e / b - 1 for e, b in zip(last["estimated_bytes"], last["bytes"], strict=True)]
+        result[proxy] = {**compared([curves(name, "standard")], [curves(name)]), "estimate_error": errors}
+    return result
+
+
+def train_test_grid() -> dict[str, Any]:
+    """Top-1 at each test quality of the network as it is and of networks fine-tuned at one quality each."""
+    test = [QTables.standard(q) for q in GRID]
+    rows: dict[str, list[float]] = {}
+    network = load_model(None)
+    rows["not fine-tuned"] = [s.score for s in validate(network, test, images().test, Codec())]
+    for quality in GRID:
+        recipe = replace(SHORT, learn="network", batch=40)
+        out = RUNS / f"quality-{quality}"
+        cache_ = out / "grid.json"
+        if not cache_.exists():
+            trained: Trained = train(network, [QTables.standard(quality)], [0.0], images(), Codec(), recipe, out, {})
+            scores = validate(trained.network, test, images().test, Codec())
+            cache_.write_text(json.dumps([s.score for s in scores]))
+        rows[f"at quality {quality}"] = json.loads(cache_.read_text())
+    return {"qualities": list(GRID), "top-1": rows}
+
+
+def growth() -> dict[str, Any]:
+    """Which frequencies grow first: log2 of luma steps against the start, by zigzag band, at each validation."""
+    history = run(_name("learned, fine-tuned", 0), FAMILY, replace(RECIPE, seed=0))["history"]
+    middle = FAMILY.points // 2
+    tables = np.array([v["tables"][middle][0] for v in history], float).reshape(len(history), 64)[:, ZIGZAG]
+    change = np.log2(tables / tables[0])
+    bands = ((0, 1), (1, 6), (6, 15), (15, 28), (28, 64))
+    return {
+        "steps": [v["step"] for v in history],
+        "bands": [f"{a}..{b - 1}" for a, b in bands],
+        "log2_change": [[float(row[a:b].mean()) for a, b in bands] for row in change],
+    }
+
+
+EXPERIMENTS: Final = {
+    "two by two": two_by_two,
+    "family against runs": family_against_runs,
+    "starts": starts,
+    "proxies": proxies,
+    "train and test qualities": train_test_grid,
+    "growth": growth,
+}
+
+# ---- the page -------------------------------------------------------------------------------------------------
+
+
+def picture(found: Mapping[str, Any]) -> None:
+    """The fronts of the 2 x 2, seed 0."""
+    figure, axes = plot.new_axes()
+    plot.front(axes, found["baseline"], "standard, frozen", plot.STANDARD_COLOUR, "s")
+    for i, (cell, points) in enumerate(found["points"].items()):
+        plot.front(axes, points[0], cell, plot.COLOURS[i], "o^Dv"[i])
+    axes.set_ylabel("top-1 accuracy (%)")
+    axes.set_xlim(200, 1400)
+    axes.set_title("tables x fine-tuning, embedded task, test crops, seed 0", fontsize=10)
+    axes.legend(loc="lower right", fontsize=8)
+    figure.savefig(OUT / "two-by-two.png")
+
+
+def page(found: Mapping[str, Any]) -> str:
+    lines = [
+        "# Tables and network, trained together",
+        "",
+        "The embedded task, 840 test crops that no training saw, real files of libjpeg-turbo (4:2:0, optimized",
+        "Huffman tables, headers counted). `python -m benchmarks.joint` remakes this page.",
+        f"Every training: {RECIPE.steps} steps of {RECIPE.batch} crops ({SHORT.steps} where it says short), one",
+        f"network for {FAMILY.points} operating points, distilled from the untrained network's answers on the",
+        "uncompressed crops, validated on `search`. Change of bytes at equal top-1 (BD-rate), mean over the seeds,",
+        "with 95% paired intervals over the crops; these crops show the same places in up to six ways, so the",
+        "intervals are too narrow.",
+        "",
+    ]
+    if (grid := found.get("two by two")) is not None:
+        lines += ["## Tables x fine-tuning", "", "![fronts](two-by-two.png)", ""]
+        lines += [
+            "(tables, network); in the literature's words the first column compares with original-compressed, and"
+        ]
+        lines += ["fine-tuned means compressed-compressed.", ""]
+        lines += ["| | against (standard, frozen) | each seed | against (standard, fine-tuned) | each seed |"]
+        lines += ["|---" * 5 + "|"]
+        for cell, entry in grid["against (standard, frozen)"].items():
+            other = grid["against (standard, fine-tuned)"].get(cell)
+            cells = [text(entry), ", ".join(f"{x:+.1%}" for x in entry["seeds"])]
+            cells += [text(other), ", ".join(f"{x:+.1%}" for x in other["seeds"])] if other else ["-", "-"]
+            lines.append(f"| ({cell}) | " + " | ".join(cells) + " |")
+        lines.append("")
+    if (rows := found.get("family against runs")) is not None:
+        lines += ["## One network for all points against one for each", ""]
+        lines += [
+            "Each run alone has as many steps, with the share of each batch that its point has in the family.",
+            "",
+        ]
+        lines += ["| multiplier | alone | in the family | bytes of the family at the score of the run alone |"]
+        lines += ["|---" * 4 + "|"]
+        for row in rows["points"]:
+            alone, family, (low, high) = row["alone"], row["family"], row["ci"]
+            lines.append(
+                f"| {row['multiplier']:.2f} | {alone['bytes']:.0f} B, {alone['score']:.1%} | {family['bytes']:.0f} B,"
+                f" {family['score']:.1%} | {row['bytes_of_family_at_its_score']:+.1%} [{low:+.1%}, {high:+.1%}] |"
+            )
+        lines.append("")
+    if (entries := found.get("starts")) is not None:
+        lines += ["## Where tables start (tables alone, short)", "", "| start | against standard tables |", "|---|---|"]
+        lines += [f"| {name} | {text(entry)} |" for name, entry in entries.items()] + [""]
+    if (entries := found.get("proxies")) is not None:
+        lines += ["## Rate proxies side by side (tables alone, from standard tables, short)", ""]
+        lines += ["| proxy | against standard tables | its estimate of the bytes, against files |", "|---" * 3 + "|"]
+        for name, entry in entries.items():
+            errors = ", ".join(f"{e:+.1%}" for e in entry["estimate_error"])
+            lines.append(f"| {name} | {text(entry)} | {errors} |")
+        lines.append("")
+    if (grid := found.get("train and test qualities")) is not None:
+        lines += ["## Trained at one quality, tested at another (standard tables, top-1, short)", ""]
+        lines += ["| network | " + " | ".join(f"quality {q}" for q in grid["qualities"]) + " |"]
+        lines += ["|---" * (1 + len(grid["qualities"])) + "|"]
+        lines += [f"| {n} | " + " | ".join(f"{x:.1%}" for x in row) + " |" for n, row in grid["top-1"].items()] + [""]
+    if (rows := found.get("growth")) is not None:
+        lines += ["## Which frequencies grow first", ""]
+        lines += ["log2 of the luma steps against their start, by place along the zigzag, middle point, seed 0.", ""]
+        lines += ["| step | " + " | ".join(rows["bands"]) + " |", "|---" * (1 + len(rows["bands"])) + "|"]
+        for step, row in zip(rows["steps"], rows["log2_change"], strict=True):
+            lines.append(f"| {step} | " + " | ".join(f"{x:+.2f}" for x in row) + " |")
+        lines.append("")
+    reading = OUT / "reading.md"
+    return "\n".join(lines) + ("\n" + reading.read_text() if reading.exists() else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=list(EXPERIMENTS), action="append")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    OUT.mkdir(parents=True, exist_ok=True)
+    RUNS.mkdir(parents=True, exist_ok=True)
+    file = OUT / "joint.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    for name in arguments.only or EXPERIMENTS:
+        found[name] = EXPERIMENTS[name]()
+        file.write_text(json.dumps(found, indent=1) + "\n")
+        if "two by two" in found:
+            picture(found["two by two"])
+        (OUT / "README.md").write_text(page(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

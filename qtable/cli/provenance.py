@@ -1,0 +1,67 @@
+"""Where results come from: command, versions, commit, data, model."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qtable.codec import Codec
+from qtable.data import SPLITS, ImageSet
+from qtable.task import Classifier
+
+
+def header_of(images: ImageSet, model: str | None, task: Classifier, codec: Codec) -> dict[str, Any]:
+    """What an archive says first: where everything came from. The caller adds its plan to the identity."""
+    return {
+        "identity": {
+            "data": images.fingerprint,
+            "model": f"{model or 'embedded'} {_weights_digest(task)}",
+            "metric": task.metric,
+            "codec": codec.to_dict(),
+        },
+        "command": _command(),
+        "versions": _versions(),
+        "commit": _commit(),
+        "photos": {"source": images.source, **{name: len(images[name]) for name in SPLITS}},
+        "skipped": images.skipped,
+    }
+
+
+def _command() -> str:
+    return shlex.join(["qtable", *sys.argv[1:]])
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("qtable", "numpy", "pillow", "torch", "scipy")}
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that runs, if it is a git checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _weights_digest(task: Classifier) -> str:
+    total = hashlib.sha256(repr(task.model).encode())
+    for name, value in sorted(task.model.state_dict().items()):
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:16]
