@@ -17,6 +17,7 @@ from qtable import plot
 from qtable.archive import Archive, Record
 from qtable.codec import Codec, Entropy, Subsampling
 from qtable.data import ImageSet
+from qtable.files import write_atomically
 from qtable.front import Curve, Measured, bd_rate, interval, pareto, resamples, size_change
 from qtable.tables import QTables
 from qtable.task import DifferentiableTask
@@ -29,7 +30,6 @@ from search.optimize import (
     front_records,
     numbers,
     optimize,
-    write_atomically,
 )
 
 CANDIDATES: Final[tuple[Subsampling, ...]] = ("4:2:0", "4:4:4")

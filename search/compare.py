@@ -20,9 +20,10 @@ from qtable import plot
 from qtable.archive import Archive
 from qtable.codec import Codec
 from qtable.data import ImageSet
+from qtable.files import write_atomically
 from qtable.front import hypervolume
 from qtable.task import DifferentiableTask
-from search.optimize import STANDARD, NothingFound, Plan, Watch, optimize, write_atomically
+from search.optimize import STANDARD, NothingFound, Plan, Watch, optimize
 
 CHECKPOINTS: Final = 40
 """So many hypervolumes are computed along a run."""

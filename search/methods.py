@@ -30,6 +30,7 @@ from search.swarm import Firefly, ParticleSwarm
 
 STANDARD_START: Final = "standard"
 CLOSED_FORM_START: Final = "closed-form"
+DISTILLED_AT: Final = QTables.standard(20)
 SWEPT: Final = 33
 """So many points of the closed form come first; what is left of a budget goes to tables around them."""
 
@@ -53,11 +54,15 @@ class Setting:
     progress: Progress | None = None
 
     def sensitivity(self) -> Sensitivity:
-        """Statistics of the `fit` photos, measured once: of labels where the score is about labels, else Fisher's."""
+        """Statistics of the `fit` photos, measured once.
+
+        Where the score is about labels, of their likelihood; else of the divergence from the clean answer, where
+        the tables `DISTILLED_AT` leave the photos (results/imagenet-sample compares).
+        """
         if self.statistics.exists():
             return Sensitivity.load(self.statistics)
-        target = "labels" if self.task.labelled else "fisher"
-        measured = self.measure(self.fit, self.task, self.codec, target=target, progress=self.progress)
+        target = {"target": "labels"} if self.task.labelled else {"target": "distillation", "at": DISTILLED_AT}
+        measured = self.measure(self.fit, self.task, self.codec, progress=self.progress, **target)
         measured.save(self.statistics)
         return measured
 
@@ -169,3 +174,8 @@ METHODS: Final[dict[str, Method]] = {
     **{name: _swept(path) for name, path in PUBLISHED.items()},
 }
 """Searchers by name, and published tables as baselines."""
+
+
+def needs_gradients(method: str, start: str | None) -> bool:
+    """Whether a method uses statistics that come from the model's gradients."""
+    return method == "closed-form" or method in PUBLISHED or start == CLOSED_FORM_START

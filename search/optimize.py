@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -25,13 +24,14 @@ from qtable.codec import Codec
 from qtable.data import ImageSet, Photos, Split
 from qtable.evaluate import Evaluating, Evaluator, Score
 from qtable.export import to_cjpeg
+from qtable.files import write_atomically
 from qtable.front import Curve, Measured, bd_rate, hypervolume, interval, pareto, resamples, size_change
 from qtable.noninferiority import Change, last_non_inferior, photos_needed
 from qtable.sensitivity import Sensitivity
 from qtable.sensitivity import measure as measure_here
 from qtable.tables import QTables
 from qtable.task import DifferentiableTask, Outcomes, Task
-from search.methods import METHODS, Setting
+from search.methods import METHODS, Setting, needs_gradients
 from search.racing import Racing, rungs, shuffled
 from search.run import Measure, Measuring, search
 
@@ -109,7 +109,9 @@ def optimize(
     stops at once.
     """
     workforce = workforce or Workforce(lambda _, photos: Evaluator(photos, task, codec))
-    out.mkdir(parents=True, exist_ok=True)
+    _make_folder(out)
+    if needs_gradients(plan.method, plan.start) and not (out / "statistics.npz").exists():
+        measure_here(images.fit.subset([0]), task, codec)  # refuses a model without gradients before long work begins
     with ExitStack() as stack:
         parts = rungs(shuffled(images.search)) if plan.racing else [images.search]
         on_search = [stack.enter_context(workforce.evaluator("search", photos)) for photos in parts]
@@ -357,11 +359,11 @@ def three_savings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [rows[i] for i in sorted(nearest, reverse=True)]
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file in one step."""
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(f"{out} is a file, not a run folder; choose another --out") from None
 
 
 def _write(out: Path, summary: Mapping[str, Any], found: Sequence[Score]) -> None:

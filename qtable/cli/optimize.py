@@ -115,8 +115,10 @@ def optimize_command(
 def _cluster(client: Any, job: Job, images: ImageSet, task: Classifier) -> Workforce:
     """The workers of a Dask client do the work."""
 
-    def measure(*_: object, target: Target, progress: DataProgress | None = None) -> Sensitivity:
-        return measure_over(client, job, images, task, target=target, progress=progress)
+    def measure(
+        *_: object, target: Target, at: QTables | None = None, progress: DataProgress | None = None
+    ) -> Sensitivity:
+        return measure_over(client, job, images, task, target=target, at=at, progress=progress)
 
     return Workforce(
         lambda split, _: ClusterEvaluator(job, split, client, images, task),
