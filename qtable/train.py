@@ -80,7 +80,7 @@ class Recipe:
     loss: Loss = "distillation"
     steps: int = 800
     batch: int = 60
-    table_rate: float = 0.02
+    table_rate: float = 0.01
     network_rate: float = 1e-3
     settle: float = 0.3
     average: float = 0.98

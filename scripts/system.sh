@@ -3,15 +3,18 @@
 #   python3-venv          Debian's own Python makes virtual environments with it
 #   libturbojpeg0         PyTurboJPEG decodes through it (else simplejpeg does)
 #   libjpeg-turbo-progs   cjpeg, which tests hand exported tables to (else those tests skip)
+#   imagemagick           likewise
 set -u
 missing=()
 python3 -c "import ensurepip" 2>/dev/null || missing+=(python3-venv)
 ldconfig -p 2>/dev/null | grep -q libturbojpeg || missing+=(libturbojpeg0)
 command -v cjpeg >/dev/null || missing+=(libjpeg-turbo-progs)
+{ magick -version || /usr/bin/convert -version; } 2>/dev/null | grep -q ImageMagick || missing+=(imagemagick)
 [ ${#missing[@]} -gt 0 ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "optional system packages are missing: ${missing[*]} (apt-get install, as root)"
     exit 0
 fi
-{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q "${missing[@]}"; } >/dev/null 2>&1 ||
+{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"; } \
+    >/dev/null 2>&1 ||
     echo "could not install ${missing[*]}; continuing without"

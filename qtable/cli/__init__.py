@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -46,9 +47,9 @@ def _flush() -> None:
     """Write out what was printed. OSError if standard output takes no more (a full disk, a closed pipe)."""
     try:
         sys.stdout.flush()
-    except OSError as error:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again at its end
-        raise OSError(error.errno, error.strerror, "standard output") from None
+        raise
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,4 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EPIPE):
+            error.filename = "standard output"  # what is written elsewhere names its file
         _fail(" ".join(str(error).split()))

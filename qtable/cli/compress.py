@@ -1,0 +1,180 @@
+"""`qtable compress`: a folder or tar of photos written anew with given tables."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from qtable.cli.common import AsJson, EntropyOption, SubsamplingOption, console, printable, progress_watch
+from qtable.cluster import ClusterError, connect
+from qtable.codec import Codec
+from qtable.compress import (
+    MAX_PIXELS,
+    MetadataPolicy,
+    Recipe,
+    Summary,
+    check_apart,
+    compress,
+    processes,
+    sample,
+)
+from qtable.front import interval, resamples
+from qtable.tables import QTables
+from search.optimize import RESAMPLES, percent
+
+
+def compress_command(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of photos and .tar files, or a .tar file.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; the same command continues.")],
+    tables: Annotated[str, typer.Option(help="JSON file, quality:Q, flat:STEP or preset[:Q].")],
+    subsampling: SubsamplingOption = "4:2:0",
+    entropy: EntropyOption = "optimized",
+    metadata: Annotated[
+        MetadataPolicy, typer.Option(help="keep: copy EXIF, ICC profile, XMP; strip: copy none, turn photos upright.")
+    ] = "keep",
+    skip_larger: Annotated[
+        bool, typer.Option("--skip-larger", help="Keep a JPEG as it is where it would not become smaller.")
+    ] = False,
+    max_pixels: Annotated[int, typer.Option(help="Skip photos with more pixels.")] = MAX_PIXELS,
+    workers: Annotated[int | None, typer.Option(help="Processes. \\[default: one for each core]")] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Work on a Dask cluster that sees the same files: tcp://HOST:PORT.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate from a sample what would be saved.")] = False,
+    sample_size: Annotated[int, typer.Option("--sample", help="Photos that --dry-run tries.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write photos anew with these tables into another folder; the originals stay as they are."""
+    quantization, codec = QTables.parse(tables), Codec(subsampling, entropy)
+    if dry_run:
+        check_apart(source, target)
+        _estimate(source, Recipe(quantization, codec, metadata, skip_larger, max_pixels), sample_size, seed, as_json)
+        return
+    if workers is not None and cluster is not None:
+        raise ValueError("--cluster has its own workers; leave --workers out")
+    with ExitStack() as stack:
+        executor, count = None, (os.cpu_count() or 1) if workers is None else workers
+        if cluster is not None:
+            executor, count = stack.enter_context(_cluster(cluster))
+        elif count > 1:
+            executor = stack.enter_context(processes(count))
+        watch = stack.enter_context(progress_watch())
+        try:
+            summary = compress(
+                source,
+                target,
+                quantization,
+                codec,
+                metadata=metadata,
+                skip_larger=skip_larger,
+                max_pixels=max_pixels,
+                workers=count,
+                executor=executor,
+                progress=lambda done, total: watch("compressing files", done, total, ""),
+            )
+        except KeyboardInterrupt:
+            line = f"qtable: interrupted; what is in {target} is whole, and the same command continues"
+            console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(130) from None
+    if as_json:
+        print(json.dumps(asdict(summary) | {"manifest": str(summary.manifest), "change": _change(summary)}))
+    else:
+        print(_sentence(summary))
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[tuple[Executor, int]]:
+    """An executor on a Dask cluster, and how many threads it has."""
+    with connect(address) as client:
+        from distributed import KilledWorker
+
+        try:
+            yield client.get_executor(pure=False), max(1, sum(client.nthreads().values()))
+        except KilledWorker as error:
+            raise ClusterError(f"several workers died during the same work: {str(error).splitlines()[0]}") from None
+
+
+def _change(summary: Summary) -> float | None:
+    """Of the bytes, as a fraction: -0.2 = 20% fewer."""
+    return summary.bytes_after / summary.bytes_before - 1 if summary.bytes_before else None
+
+
+def _sentence(summary: Summary) -> str:
+    """What was done, for people."""
+    change = _change(summary)
+    parts = [
+        f"{_count(summary.photos, 'photo')}: {_size(summary.bytes_before)} -> {_size(summary.bytes_after)}"
+        + (f" ({percent(change)})" if change is not None else "")
+    ]
+    if summary.renamed:
+        parts.append(f"{summary.renamed:,} of them renamed to .jpg")
+    if summary.kept:
+        parts.append(f"{summary.kept:,} of them kept as they were")
+    if summary.copied:
+        parts.append(f"{_count(summary.copied, 'other file')} copied")
+    if summary.skipped:
+        parts.append(f"skipped {_reasons(summary.skipped)}")
+    if summary.left:
+        parts.append(f"{_count(summary.left, 'output')} left whose source is gone")
+    return "; ".join(parts) + f". Manifest: {printable(str(summary.manifest))}"
+
+
+def _estimate(source: Path, recipe: Recipe, count: int, seed: int, as_json: bool) -> None:
+    """Say what a sample lets expect: the ratio of the sums of bytes, with a bootstrap interval."""
+    rng = np.random.default_rng(seed)
+    with progress_watch() as watch:
+        drawn = sample(source, recipe, count, rng, lambda done, total: watch("trying photos", done, total, ""))
+    if not len(drawn.before):
+        raise ValueError(
+            f"{source}: nothing to estimate from; of the sample were skipped {_reasons(drawn.skipped) or 0}"
+        )
+    draws = resamples(len(drawn.before), RESAMPLES, rng)
+    change = float(drawn.after.sum() / drawn.before.sum() - 1)
+    low, high = interval(drawn.after[draws].sum(axis=1) / drawn.before[draws].sum(axis=1) - 1)
+    result: dict[str, Any] = {
+        "estimate": True,
+        "photos": drawn.photos,
+        "bytes_before": drawn.bytes,
+        "bytes_after": round(drawn.bytes * (1 + change)),
+        "change": change,
+        "change_ci": [low, high],
+        "sample": len(drawn.before),
+        "skipped": drawn.skipped,
+    }
+    if as_json:
+        print(json.dumps(result))
+        return
+    print(
+        f"An estimate from {_count(len(drawn.before), 'photo')}: {_count(drawn.photos, 'photo')},"
+        f" {_size(drawn.bytes)} -> about {_size(result['bytes_after'])},"
+        f" {percent(change)} [95% interval {percent(low)}, {percent(high)}]"
+        + (f"; of the sample would be skipped {_reasons(drawn.skipped)}" if drawn.skipped else "")
+        + ". Nothing was written."
+    )
+
+
+def _reasons(skipped: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} ({reason})" for reason, number in skipped.items())
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _size(number: float) -> str:
+    """Decimal units: 12.3 MB."""
+    units = iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while number >= 999.95 and unit != "TB":
+        number, unit = number / 1000, next(units)
+    return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
