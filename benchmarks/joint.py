@@ -34,8 +34,8 @@ from search.methods import Setting
 RUNS: Final = Path("runs/joint")
 OUT: Final = Path("results/joint")
 SEEDS: Final = (0, 1, 2)
-FAMILY: Final = Family(points=5, largest=50, smallest=8, multiplier=0.5)
-RECIPE: Final = Recipe(steps=600, batch=60, network_rate=3e-3, every=150)
+FAMILY: Final = Family(points=5, largest=50, smallest=8, multiplier=0.7)
+RECIPE: Final = Recipe(steps=500, batch=60, table_rate=0.015, every=125)
 SHORT: Final = replace(RECIPE, steps=200, every=100)
 GRID: Final = (8, 15, 30, 60)
 """Qualities at which networks are trained and tested."""

@@ -6,6 +6,7 @@ half-written is dropped. Each record is written with one call and synced, so at 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from qtable.data import Split
+from qtable.data import SPLITS, Split
 from qtable.evaluate import Score
 from qtable.tables import QTables
 
@@ -48,12 +49,18 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
+        """The inverse of `to_dict`. ValueError, KeyError, TypeError or OverflowError for anything else."""
         score = Score(
-            tables=QTables(np.array(data["tables"])),
+            tables=QTables.from_dict({"values": data["tables"]}),
             photo_bytes=np.array(data["photo_bytes"], dtype=np.int64),
             outcomes=np.array(data["outcomes"], dtype=np.float64),
             score=float(data["score"]),
         )
+        if data["split"] not in SPLITS:
+            raise ValueError(f"split {data['split']!r:.40} is unknown; allowed: {', '.join(SPLITS)}")
+        photos, outcomes = score.photo_bytes.shape, score.outcomes.shape
+        if len(photos) != 1 or len(outcomes) != 2 or not 0 < photos[0] == outcomes[0]:
+            raise ValueError(f"photo_bytes of shape {list(photos)}, outcomes {list(outcomes)}; allowed: [n] and [n, k]")
         return cls(data["split"], str(data["origin"]), score)
 
 
@@ -143,11 +150,14 @@ class Archive:
             raise ArchiveError(f"{self.path} was opened for reading only")
         line = (json.dumps(data, separators=(",", ":")) + "\n").encode()
         size = os.fstat(self._descriptor).st_size
-        written = os.write(self._descriptor, line)
-        if written < len(line):
-            os.ftruncate(self._descriptor, size)
-            raise OSError(f"{self.path}: only {written} of {len(line)} bytes could be written; is the disk full?")
-        os.fsync(self._descriptor)
+        try:
+            written = os.write(self._descriptor, line)
+            if written < len(line):
+                os.ftruncate(self._descriptor, size)
+                raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes could be written; is the disk full?")
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
 
 
 def _lock(descriptor: int, path: Path) -> None:
@@ -172,7 +182,9 @@ def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
         header = json.loads(line)
         if not isinstance(header, dict) or header.get("qtable") != FORMAT:
             raise ValueError("its first line is not the header of a qtable archive")
-    except ValueError as error:
+        if not isinstance(header.get("identity", {}), dict):
+            raise ValueError("the identity in its first line is not an object")
+    except (ValueError, RecursionError) as error:
         raise ArchiveError(f"{path}: {error}") from None
     return header
 
@@ -180,10 +192,9 @@ def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
 def _parse_record(path: Path, number: int, line: bytes) -> Record:
     try:
         return Record.from_dict(json.loads(line))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArchiveError(
-            f"{path}, line {number}: not an evaluation record ({type(error).__name__}: {error})"
-        ) from None
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise ArchiveError(f"{path}, line {number}: not an evaluation record ({reason})") from None
 
 
 def _check_identity(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -192,5 +203,6 @@ def _check_identity(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) 
         if before.get(key) != now.get(key):
             was, is_now = before.get(key), now.get(key)
             raise ArchiveError(
-                f"{path.parent} holds another run: its {key} is {was!r}, now {is_now!r}; choose another --out"
+                f"{path.parent} holds another run: its {key:.40} is {was!r:.200}, now {is_now!r:.200};"
+                " choose another --out"
             )

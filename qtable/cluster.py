@@ -25,7 +25,7 @@ import torch
 from qtable.codec import Codec
 from qtable.data import DataError, ImageSet, Progress, Split
 from qtable.evaluate import Call, Evaluating, Indices
-from qtable.models import load_model
+from qtable.models import ModelSpec, load_model
 from qtable.sensitivity import Sensitivity, Target, measure
 from qtable.tables import QTables
 from qtable.task import Classifier, ModelError
@@ -67,9 +67,8 @@ class Job:
     def __post_init__(self) -> None:
         if self.source is not None:
             object.__setattr__(self, "source", str(Path(self.source).absolute()))
-        file = _model_file(self.model)
-        if self.model is not None and file is not None:
-            object.__setattr__(self, "model", f"{file.absolute()}:{self.model.rpartition(':')[2]}")
+        if self.model is not None:
+            object.__setattr__(self, "model", str(ModelSpec.parse(self.model).absolute()))
 
 
 @dataclass(frozen=True)
@@ -82,20 +81,14 @@ class Expected:
 
     @classmethod
     def of(cls, job: Job, images: ImageSet, task: Classifier) -> Expected:
-        """Digests of all pixels, labels and splits; of all weights and the model's file; the codec's versions."""
+        """Digests of all pixels, labels and splits; of all weights and the model's files; the codec's versions."""
         total = hashlib.sha256()
-        file = _model_file(job.model)
-        if file is not None and file.is_file():
+        for file in () if job.model is None else ModelSpec.parse(job.model).files:
             total.update(file.read_bytes())
         for name, value in sorted(task.model.state_dict().items()):
             total.update(name.encode())
             total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return cls(images.fingerprint, total.hexdigest(), tuple(job.codec.to_dict().values()))
-
-
-def _model_file(spec: str | None) -> Path | None:
-    place = (spec or "").rpartition(":")[0]
-    return Path(place) if place.endswith(".py") else None
 
 
 # ---- on a worker ----------------------------------------------------------------------------------------------

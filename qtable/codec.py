@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import struct
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import IO, Final, Literal, get_args
+from typing import IO, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, __version__, features
 
-from qtable.tables import QTables, as_flat_list
+from qtable.tables import ZIGZAG, QTables, as_flat_list
 
 RGB = npt.NDArray[np.uint8]
 """uint8 [h, w, 3], 0..255."""
@@ -33,6 +34,12 @@ SUBSAMPLINGS: Final[tuple[Subsampling, ...]] = get_args(Subsampling)
 ENTROPIES: Final[tuple[Entropy, ...]] = get_args(Entropy)
 MAX_SIDE: Final = 65500
 """libjpeg's JPEG_MAX_DIMENSION."""
+MAX_PIXELS_PER_BYTE: Final = 1024
+"""A Huffman-coded file holds no more: each block takes a bit, and no sampling gives fewer than one in 128 pixels."""
+MAX_ARITHMETIC_PIXELS: Final = 1 << 24
+"""Arithmetic coding knows no such bound: beyond this many pixels it must keep the one above."""
+MAX_SCANS: Final = 500
+"""As libjpeg-turbo's TJFLAG_LIMITSCANS has it: each scan, however short, costs a pass over all coefficients."""
 
 
 class JpegError(ValueError):
@@ -150,15 +157,35 @@ def decoder(name: str | None = None) -> tuple[str, Callable[[bytes], RGB]]:
 
 
 def decode(data: bytes) -> RGB:
-    """uint8 [h, w, 3] of a JPEG file. JpegError if it is not a whole JPEG file."""
+    """uint8 [h, w, 3] of a JPEG file. JpegError if it is not a whole one, or asks for more work than its bytes hold."""
     if len(data) < 4 or not data.startswith(b"\xff\xd8"):
         raise JpegError(f"not a JPEG file ({len(data)} bytes, no SOI marker)")
     if b"\xff\xd9" not in data[-64:]:
         raise JpegError(f"a truncated JPEG file ({len(data)} bytes, no EOI marker at its end)")
+    check_work(data)
     try:
         return decoder()[1](data)
     except (OSError, ValueError, UserWarning) as error:
         raise JpegError(f"a JPEG file that does not decode: {error}") from None
+
+
+# SOS, or SOFn followed by its height and width.
+_CLAIMS = re.compile(rb"\xff(?:\xda|[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf](?=...(.{4})))", re.DOTALL)
+
+
+def check_work(data: bytes) -> None:
+    """JpegError for decompression bombs, before any memory is taken: impossible dimensions, endless scans."""
+    claims = _CLAIMS.findall(data)
+    most = MAX_PIXELS_PER_BYTE * len(data)
+    if len(claims) <= MAX_SCANS and all(
+        int.from_bytes(size[:2], "big") * int.from_bytes(size[2:], "big") <= most for size in claims
+    ):
+        return
+    header = read_header(data)  # thumbnails and chance made claims too
+    if header.width * header.height > (most if header.huffman else max(most, MAX_ARITHMETIC_PIXELS)):
+        raise JpegError(f"a JPEG file of {header.width} x {header.height} pixels in {len(data)} bytes: not possible")
+    if len(header.scans) > MAX_SCANS:
+        raise JpegError(f"a JPEG file of {len(header.scans)} scans; allowed: {MAX_SCANS}")
 
 
 @functools.cache
@@ -185,35 +212,136 @@ class Component:
     slot: int
 
 
+class Segment(NamedTuple):
+    """A marker with its parameters.
+
+    marker: the byte after 0xFF. at: where its first 0xFF is. size: bytes from there to its last parameter. body: the
+    parameters without their length. entropy_bytes: of the entropy-coded segments that follow a scan header, with
+    stuffing and restart markers.
+    """
+
+    marker: int
+    at: int
+    size: int
+    body: bytes
+    entropy_bytes: int
+
+
+class Quantization(NamedTuple):
+    """One definition of a quantization table.
+
+    slot: 0..3. bits: 8 or 16 an entry. values: int64 [8, 8], natural order. scan: how many scans come before it.
+    """
+
+    slot: int
+    bits: int
+    values: npt.NDArray[np.int64]
+    scan: int
+
+
+class Huffman(NamedTuple):
+    """One definition of a Huffman table.
+
+    kind: 0 for DC (and lossless), 1 for AC. slot: 0..3. counts: 16 bytes, the number of codes of 1..16 bits. symbols:
+    in order of increasing code.
+    """
+
+    kind: int
+    slot: int
+    counts: bytes
+    symbols: bytes
+
+
+class Scan(NamedTuple):
+    """One scan.
+
+    components: their ids. spectrum: first and last coefficient along the zigzag. approximation: the bits that the scan
+    before left out (0 if there was none) and that this one leaves out. restart_interval: in MCUs; 0 is none. bytes: of
+    its entropy-coded segments.
+    """
+
+    components: tuple[int, ...]
+    spectrum: tuple[int, int]
+    approximation: tuple[int, int]
+    restart_interval: int
+    bytes: int
+
+
 @dataclass(frozen=True)
 class Header:
-    """A JPEG file's frame header and tables.
+    """What a JPEG file holds beside its coefficients.
 
-    slots: quantization tables by slot, int64 [8, 8], natural order, as defined when the first scan begins.
-    header_bytes counts everything that is not entropy-coded data; scan_bytes the entropy-coded segments with stuffing.
+    width, height: pixels; 0 in a file of tables alone (T.81, B.5). precision: bits of a sample. frame: the n of SOFn.
+    components: of the frame. hierarchical: there are several frames; frame and components are the first one's.
+    uses: for each component, which of `quantizations` it has: what its slot held as its first scan began (libjpeg's
+    `latch_quant_tables`), None if nothing.
+    header_bytes counts everything that is not entropy-coded data; scan_bytes the entropy-coded segments with stuffing;
+    trailing_bytes what follows EOI (header_bytes has it too).
     """
 
     width: int
     height: int
-    progressive: bool
-    huffman: bool
+    precision: int
+    frame: int
     components: tuple[Component, ...]
-    slots: dict[int, npt.NDArray[np.int64]] = field(repr=False)
+    hierarchical: bool
+    quantizations: tuple[Quantization, ...] = field(repr=False)
+    uses: tuple[int | None, ...]
+    huffman_tables: tuple[Huffman, ...] = field(repr=False)
+    scans: tuple[Scan, ...] = field(repr=False)
+    segments: tuple[Segment, ...] = field(repr=False)
     header_bytes: int
     scan_bytes: int
+    trailing_bytes: int
+
+    @property
+    def progressive(self) -> bool:
+        return self.frame & 3 == 2
+
+    @property
+    def lossless(self) -> bool:
+        return self.frame & 3 == 3
+
+    @property
+    def huffman(self) -> bool:
+        """Huffman coding, not arithmetic."""
+        return self.frame < 8
+
+    @property
+    def mode(self) -> str:
+        """The coding process (T.81, table B.1), e.g. "progressive Huffman"."""
+        if not self.components:
+            return "tables alone"
+        sequential = "baseline sequential" if self.frame == 0 else "extended sequential"
+        process = "lossless" if self.lossless else "progressive" if self.progressive else sequential
+        return f"{'hierarchical ' * self.hierarchical}{process} {'Huffman' if self.huffman else 'arithmetic'}"
+
+    @property
+    def slots(self) -> dict[int, npt.NDArray[np.int64]]:
+        """Quantization tables by slot, int64 [8, 8], natural order, as defined when the first scan begins."""
+        return {q.slot: q.values for q in self.quantizations if q.scan == 0}
 
     @property
     def tables(self) -> QTables:
-        """The tables of the components. JpegError if an entry is above 255 or a table is missing."""
-        used = [component.slot for component in self.components]
-        if len(set(used)) == 1:
+        """The tables of the components. JpegError if qtable has no use for them.
+
+        That is so for entries above 255, a missing table, more than three, and samples that are not of 8 bits.
+        """
+        if not self.components:
+            raise JpegError("a file of tables alone: no frame says which component uses which")
+        if self.lossless or self.precision != 8:
+            raise JpegError(f"a {self.mode} file of {self.precision} bits a sample; allowed: DCT, 8 bits")
+        for component, use in zip(self.components, self.uses, strict=True):
+            if use is None:
+                raise JpegError(f"quantization table {component.slot} is used but not defined")
+        used = [self.quantizations[use] for use in self.uses if use is not None]
+        same = [(q.slot, q.values.tobytes()) for q in used]
+        if len(set(same)) == 1:
             used = used[:1]
-        elif len(used) == 3 and used[1] == used[2]:
+        elif len(used) == 3 and same[1] == same[2]:
             used = used[:2]
         try:
-            return QTables(np.stack([self.slots[slot] for slot in used]))
-        except KeyError as error:
-            raise JpegError(f"quantization table {error} is used but not defined") from None
+            return QTables(np.stack([q.values for q in used]))
         except ValueError as error:
             raise JpegError(str(error)) from None
 
@@ -232,116 +360,200 @@ class Header:
 
 _STANDALONE = {0x01, *range(0xD0, 0xD8)}  # TEM, RSTn
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOFn without DHT, JPG, DAC
+_MARKER = re.compile(rb"\xff+([^\x00\xd8\xff])", re.DOTALL)
+_END_OF_SCAN = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)  # no stuffing, TEM, RSTn or fill byte
 
 
 def read_header(data: bytes) -> Header:
-    """Parse the marker segments of a JPEG file (ITU-T T.81, annex B). JpegError, with the place, if malformed."""
-    if data[:2] != b"\xff\xd8":
-        raise JpegError(f"not a JPEG file ({len(data)} bytes, no SOI marker)")
-    slots: dict[int, npt.NDArray[np.int64]] = {}
-    frame: tuple[int, bytes] | None = None
-    first_slots: dict[int, npt.NDArray[np.int64]] = {}
-    scan_bytes, at = 0, 2
-    try:
-        while True:
-            if data[at] != 0xFF:
-                raise JpegError(f"byte {at} is {data[at]:#04x} where a marker must be")
-            while data[at] == 0xFF:
-                at += 1
-            marker, at = data[at], at + 1
-            if marker == 0xD9:  # EOI
-                break
-            if marker in _STANDALONE:
-                continue
-            (length,) = struct.unpack_from(">H", data, at)
-            body = data[at + 2 : at + length]
-            if length < 2 or len(body) != length - 2:
-                raise JpegError(f"segment {marker:#04x} at byte {at} has length {length}, past the end of the file")
-            at += length
-            if marker == 0xDB:
-                slots |= _read_dqt(body)
-            elif marker in _FRAMES:
-                if frame is not None:
-                    raise JpegError(f"a second frame at byte {at}")
-                frame = marker, body
-            elif marker == 0xDA:
-                if frame is None:
-                    raise JpegError(f"a scan at byte {at} before the frame header")
-                first_slots = first_slots or dict(slots)
-                end = _end_of_scan(data, at)
-                scan_bytes += end - at
-                at = end
-    except (IndexError, struct.error):
-        raise JpegError(f"a truncated JPEG file ({len(data)} bytes)") from None
-    if frame is None or not first_slots:
-        raise JpegError("a JPEG file without a frame, a scan or quantization tables")
-    marker, body = frame
-    try:
-        precision, height, width, count = struct.unpack_from(">BHHB", body)
-        components = tuple(
-            Component(body[i], body[i + 1] >> 4, body[i + 1] & 15, body[i + 2]) for i in range(6, 6 + 3 * count, 3)
-        )
-    except (IndexError, struct.error):
-        raise JpegError("a malformed frame header") from None
-    if precision != 8 or not components or not height or not width:
-        raise JpegError(
-            f"a frame of {width} x {height}, {count} components, {precision} bits; allowed: 8 bits, not empty"
-        )
+    """Parse the marker segments of a JPEG file (ITU-T T.81, annex B). JpegError, with the place, if malformed.
+
+    All of T.81's processes are read, and files of tables alone.
+    """
+    segments = tuple(_walk(data))
+    quantizations: list[Quantization] = []
+    huffman_tables: list[Huffman] = []
+    frames: list[_Frame] = []
+    scans: list[Scan] = []
+    held: dict[int, int] = {}  # by slot, an index into quantizations
+    latched: dict[int, dict[int, int]] = {}  # by component, what was held as its first scan began
+    restart_interval = lines = 0
+    for segment in segments:
+        if segment.marker == 0xDB:
+            for quantization in _read_dqt(segment, len(scans)):
+                held[quantization.slot] = len(quantizations)
+                quantizations.append(quantization)
+        elif segment.marker == 0xC4:
+            huffman_tables += _read_dht(segment)
+        elif segment.marker == 0xDD:
+            (restart_interval,) = _unpack(">H", segment)
+        elif segment.marker == 0xDC:
+            (lines,) = _unpack(">H", segment)
+        elif segment.marker == 0xDE or segment.marker in _FRAMES:
+            if frames and frames[0].marker != 0xDE:
+                raise JpegError(f"a second frame at byte {segment.at}")
+            frames.append(_read_frame(segment))
+        elif segment.marker == 0xDA:
+            if not frames or frames[-1].marker == 0xDE:
+                raise JpegError(f"a scan at byte {segment.at} before the frame header")
+            scans.append(_read_scan(segment, frames[-1], restart_interval))
+            for component in scans[-1].components:
+                latched.setdefault(component, dict(held))
+    if not scans and (frames or not (quantizations or huffman_tables)):
+        raise JpegError("a JPEG file without a scan")
+    whole = frames[0] if frames else _Frame(0xDE, 0, 0, 0, ())  # DHP, in a hierarchical file, gives the final size
+    first = next((frame for frame in frames if frame.marker != 0xDE), whole)
+    height = whole.height or lines
+    if frames and not (height and whole.width):
+        raise JpegError(f"a frame of {whole.width} x {height} pixels; allowed: 1..65535 a side")
+    scan_bytes = sum(scan.bytes for scan in scans)
     return Header(
-        width=width,
+        width=whole.width,
         height=height,
-        progressive=marker in (0xC2, 0xC6, 0xCA, 0xCE),
-        huffman=marker < 0xC8,
-        components=components,
-        slots=first_slots,
+        precision=first.precision,
+        frame=first.marker & 15,
+        components=first.components,
+        hierarchical=first is not whole,
+        quantizations=tuple(quantizations),
+        uses=tuple(latched.get(component.id, held).get(component.slot) for component in first.components),
+        huffman_tables=tuple(huffman_tables),
+        scans=tuple(scans),
+        segments=segments,
         header_bytes=len(data) - scan_bytes,
         scan_bytes=scan_bytes,
+        trailing_bytes=len(data) - segments[-1].at - segments[-1].size,
     )
 
 
-def _read_dqt(body: bytes) -> dict[int, npt.NDArray[np.int64]]:
-    from qtable.tables import ZIGZAG
+def _walk(data: bytes) -> Iterator[Segment]:
+    """The segments from SOI to EOI, without TEM and RSTn; JpegError where there is none."""
+    if data[:2] != b"\xff\xd8":
+        raise JpegError(f"not a JPEG file ({len(data)} bytes, no SOI marker)")
+    yield Segment(0xD8, 0, 2, b"", 0)
+    at = 2
+    while True:
+        found = _MARKER.match(data, at)
+        if found is None:
+            if not data[at:].strip(b"\xff"):
+                raise JpegError(f"a truncated JPEG file ({len(data)} bytes)")
+            raise JpegError(f"byte {at} begins {data[at : at + 2].hex(' ')} where a marker must be")
+        marker, begin, at = found[1][0], at, found.end()
+        body, entropy_bytes = b"", 0
+        if marker in _STANDALONE:
+            continue
+        if marker != 0xD9:
+            length = int.from_bytes(data[at : at + 2], "big")
+            if len(data) < at + max(length, 2):
+                raise JpegError(f"a truncated JPEG file ({len(data)} bytes, segment {marker:#04x} at byte {begin})")
+            if length < 2:
+                raise JpegError(f"segment {marker:#04x} at byte {begin} has length {length}; allowed: 2..65535")
+            body = data[at + 2 : at + length]
+            at += length
+        if marker == 0xDA:
+            end = _END_OF_SCAN.search(data, at)
+            if end is None:
+                raise JpegError(f"a truncated JPEG file ({len(data)} bytes, a scan without end)")
+            entropy_bytes = end.start() - at
+        yield Segment(marker, begin, at - begin, body, entropy_bytes)
+        if marker == 0xD9:
+            return
+        at += entropy_bytes
 
-    slots = {}
-    at = 0
+
+class _Frame(NamedTuple):
+    marker: int
+    precision: int
+    height: int
+    width: int
+    components: tuple[Component, ...]
+
+
+def _malformed(segment: Segment) -> JpegError:
+    return JpegError(f"segment {segment.marker:#04x} at byte {segment.at} is malformed")
+
+
+def _unpack(layout: str, segment: Segment) -> tuple[int, ...]:
+    try:
+        return struct.unpack(layout, segment.body)
+    except struct.error:
+        raise _malformed(segment) from None
+
+
+def _read_frame(segment: Segment) -> _Frame:
+    """T.81, B.2.2 and B.3.2."""
+    body = segment.body
+    if len(body) < 9 or len(body) != 6 + 3 * body[5]:
+        raise _malformed(segment)
+    precision, height, width = struct.unpack_from(">BHH", body)
+    components = tuple(
+        Component(body[i], body[i + 1] >> 4, body[i + 1] & 15, body[i + 2]) for i in range(6, len(body), 3)
+    )
+    for component in components:
+        if not (1 <= component.horizontal <= 4 and 1 <= component.vertical <= 4 and component.slot <= 3):
+            raise _malformed(segment)
+    return _Frame(segment.marker, precision, height, width, components)
+
+
+def _read_scan(segment: Segment, frame: _Frame, restart_interval: int) -> Scan:
+    """T.81, B.2.3."""
+    body = segment.body
+    if not body or not 1 <= body[0] <= 4 or len(body) != 4 + 2 * body[0]:
+        raise _malformed(segment)
+    components = tuple(body[1:-3:2])
+    strangers = set(components) - {component.id for component in frame.components}
+    if strangers:
+        raise JpegError(f"a scan at byte {segment.at} of component {min(strangers)}, which the frame has not")
+    first, last, high_low = body[-3:]
+    return Scan(components, (first, last), (high_low >> 4, high_low & 15), restart_interval, segment.entropy_bytes)
+
+
+def _read_dqt(segment: Segment, scan: int) -> list[Quantization]:
+    """T.81, B.2.4.1."""
+    body, at = segment.body, 0
+    quantizations = []
     while at < len(body):
         size, slot = 1 + (body[at] >> 4), body[at] & 15
         entries = body[at + 1 : at + 1 + 64 * size]
         if size > 2 or slot > 3 or len(entries) != 64 * size:
-            raise JpegError("a malformed quantization table segment")
+            raise _malformed(segment)
         natural = np.empty(64, np.int64)
         natural[ZIGZAG] = np.frombuffer(entries, ">u2" if size == 2 else "u1")
-        slots[slot] = natural.reshape(8, 8)
+        quantizations.append(Quantization(slot, 8 * size, natural.reshape(8, 8), scan))
         at += 1 + 64 * size
-    return slots
+    return quantizations
 
 
-def _end_of_scan(data: bytes, at: int) -> int:
-    """Where the entropy-coded data that begins at `at` ends: the next marker that is neither stuffing nor RSTn."""
-    while True:
-        at = data.find(b"\xff", at)
-        if at < 0 or at + 1 >= len(data):
-            raise JpegError(f"a truncated JPEG file ({len(data)} bytes, a scan without end)")
-        following = data[at + 1]
-        if following == 0xFF:
-            at += 1
-        elif following == 0 or following in _STANDALONE:
-            at += 2
-        else:
-            return at
+def _read_dht(segment: Segment) -> list[Huffman]:
+    """T.81, B.2.4.2."""
+    body, at = segment.body, 0
+    tables = []
+    while at < len(body):
+        kind, slot, counts = body[at] >> 4, body[at] & 15, body[at + 1 : at + 17]
+        symbols = body[at + 17 : at + 17 + sum(counts)]
+        if kind > 1 or slot > 3 or len(counts) != 16 or len(symbols) != sum(counts) or len(symbols) > 256:
+            raise _malformed(segment)
+        tables.append(Huffman(kind, slot, counts, symbols))
+        at += 17 + len(symbols)
+    return tables
 
 
 def read_coefficients(data: bytes) -> Coefficients:
-    """Quantized coefficients as stored in a YCbCr file, without the dummy blocks that fill up MCUs. JpegError else."""
+    """Quantized coefficients as stored in a YCbCr file, without the dummy blocks that fill up MCUs. JpegError else.
+
+    Files that `decode` refuses are refused: jpeglib prints what is wrong with a file and answers with what it has.
+    """
     import jpeglib
 
-    if len(read_header(data).components) != 3:
+    header = read_header(data)
+    if len(header.components) != 3:
         raise JpegError("coefficients are read from three-component (YCbCr) files only")
+    decode(data)
     with tempfile.NamedTemporaryFile(suffix=".jpg", dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as file:
-        file.write(data)
+        for segment in header.segments:
+            if not (0xE0 <= segment.marker <= 0xEF or segment.marker == 0xFE):  # jpeglib fails on more than 50 of them
+                file.write(data[segment.at : segment.at + segment.size + segment.entropy_bytes])
         file.flush()
         try:
             jpeg = jpeglib.read_dct(file.name)
-        except OSError as error:
-            raise JpegError(f"a JPEG file that does not decode: {error}") from None
-        return jpeg.Y, jpeg.Cb, jpeg.Cr
+            return jpeg.Y, jpeg.Cb, jpeg.Cr
+        except OSError:
+            raise JpegError("a JPEG file that jpeglib does not read") from None

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
-from collections.abc import Callable, Iterable, Sequence
+import stat
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,15 +19,24 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from qtable.codec import RGB
+from qtable.codec import MAX_SIDE, RGB, check_work
 
 Split = Literal["fit", "search", "test"]
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 SHARES: Final[dict[Split, float]] = {"fit": 0.3, "search": 0.3, "test": 0.4}
 """The share of the photos that falls, by content hash, into each split."""
 EXTENSIONS: Final = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"])
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
+"""What a photo file may be, whatever its name says; for others Pillow would start programs (EPS: Ghostscript)."""
+MAX_PIXELS: Final = 178_956_970
+"""Photos with more are skipped unread: a small file can claim any number. Pillow itself stops here, too."""
+_TOO_MANY_PIXELS: Final = f"more than {MAX_PIXELS:,} pixels"
+MAX_FILE_BYTES: Final = 1 << 30
+"""Larger files are skipped unread: a photo of `MAX_PIXELS` takes this much uncompressed, with 16 bits per channel."""
+MAX_LABEL: Final = (1 << 31) - 1
+"""No model has more classes."""
 Labels = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]
 """Called with (done, total) as long work goes on."""
@@ -125,13 +137,14 @@ class ImageSet:
             raise DataError(f"--resize {resize}: the shorter side needs at least 8 pixels")
         if path.is_dir() and (path / "labels.csv").is_file():
             path = path / "labels.csv"
+        unreadable: list[tuple[str, str]] = []
         if path.is_dir():
-            listed, classes = _list_folder(path)
+            listed, classes, unreadable = _list_folder(path)
         elif path.is_file():
             listed, classes = _list_csv(path)
         else:
             raise DataError(f"{path}: no such folder or CSV file")
-        return _read(str(source), listed, classes, resize, limit, progress)
+        return _read(str(source), listed, classes, resize, limit, progress, unreadable)
 
     @classmethod
     def embedded(cls) -> ImageSet:
@@ -155,30 +168,70 @@ def split_of(digest: bytes) -> Split:
 def open_photo(data: bytes, resize: int | None = None) -> tuple[RGB, bool]:
     """Decode any photo file to (uint8 [h, w, 3], whether it was a JPEG), turned upright as its EXIF says.
 
-    Grey, palette, CMYK, 16-bit grey and transparent photos become RGB as Pillow's `convert` makes it. Raises what
-    Pillow raises for files that it cannot read in full.
+    Grey, palette, CMYK, 16-bit grey and transparent photos become RGB as Pillow's `convert` makes it. ValueError for
+    files that are none of `FORMATS`, for more than `MAX_PIXELS` and for JPEG files that ask for more work than their
+    bytes hold; else what Pillow raises for files that it cannot read in full.
     """
-    import io
-
-    with Image.open(io.BytesIO(data)) as opened:
+    with _opened(data) as opened:
+        _check_pixels(opened.size)
         is_jpeg = opened.format in ("JPEG", "MPO")
+        if is_jpeg:
+            check_work(data)
         upright = ImageOps.exif_transpose(opened)
         if upright.mode.startswith("I;16") or upright.mode == "I":
             upright = Image.fromarray(
                 (np.asarray(upright).astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8)
             )
         rgb = upright.convert("RGB")
-        if resize is not None and min(rgb.size) != resize:
-            factor = resize / min(rgb.size)
+        size = rgb.size
+        if resize is not None and min(size) != resize:
+            factor = resize / min(size)
             size = (max(1, round(rgb.width * factor)), max(1, round(rgb.height * factor)))
-            rgb = rgb.resize(size, Image.Resampling.BILINEAR)
-        return np.array(rgb), is_jpeg
+        _check_pixels(size)
+        if max(size) > MAX_SIDE:
+            raise ValueError(f"{size[0]} x {size[1]} pixels; a JPEG file has at most {MAX_SIDE} a side")
+        return np.array(rgb if size == rgb.size else rgb.resize(size, Image.Resampling.BILINEAR)), is_jpeg
 
 
-def _list_folder(root: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
-    """(file, class index) of a folder of class folders; numeric folder names are class indices themselves."""
+def _opened(data: bytes) -> Image.Image:
+    """A photo of which only the header was read. ValueError for other files and for sizes that Pillow refuses."""
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(f"not a photo ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError:
+        raise ValueError(_TOO_MANY_PIXELS) from None
+
+
+def _check_pixels(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(_TOO_MANY_PIXELS)
+
+
+def read_photo_file(file: Path) -> bytes:
+    """The bytes of a regular file, through links. ValueError for anything else, for empty and for huge files."""
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its other end
+        raise ValueError("not a regular file")
+    if status.st_size > MAX_FILE_BYTES:
+        raise ValueError(f"{status.st_size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
+    with file.open("rb") as opened:
+        data = opened.read(MAX_FILE_BYTES)
+    if not data:
+        raise ValueError("empty file")
+    return data
+
+
+def _list_folder(root: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...], list[tuple[str, str]]]:
+    """(file, class index) of a folder of class folders, the classes' names, and (folder, reason) of unreadable folders.
+
+    Numeric folder names are class indices themselves. Links are followed, but not to class folders: those are read
+    under their own names.
+    """
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    files = {folder: sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS) for folder in folders}
+    unreadable: list[tuple[str, str]] = []
+    known = frozenset(_identity(folder) for folder in (root, *folders))
+    files = {folder: sorted(_photo_files(folder, known, unreadable)) for folder in folders}
     folders = [folder for folder in folders if files[folder]]
     if not folders:
         kinds = " ".join(sorted(EXTENSIONS))
@@ -190,21 +243,45 @@ def _list_folder(root: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
     numeric = all(folder.name.isdecimal() for folder in folders)
     index = {folder: int(folder.name) if numeric else i for i, folder in enumerate(folders)}
     classes = () if numeric else tuple(folder.name for folder in folders)
-    return [(file, index[folder]) for folder in folders for file in files[folder]], classes
+    return [(file, index[folder]) for folder in folders for file in files[folder]], classes, unreadable
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _photo_files(folder: Path, known: frozenset[tuple[int, int]], unreadable: list[tuple[str, str]]) -> Iterator[Path]:
+    """What is named like a photo in `folder` and below it, but not behind links to `known` folders or round a loop.
+
+    unreadable: gets (folder, reason) of folders that cannot be listed.
+    """
+
+    def unlisted(error: OSError) -> None:
+        unreadable.append((str(error.filename), f"{type(error).__name__}: {error.strerror}"))
+
+    seen = set(known)
+    for place, below, names in os.walk(folder, onerror=unlisted, followlinks=True):
+        identities = {_identity(Path(place, name)): name for name in sorted(below, reverse=True)}
+        below[:] = [name for identity, name in identities.items() if identity not in seen]
+        seen.update(identities)
+        yield from (Path(place, name) for name in names if Path(name).suffix.lower() in EXTENSIONS)
 
 
 def _list_csv(path: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
     """(file, class index) of a CSV file with columns `path` (relative to the file) and `label` (index or name)."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if reader.fieldnames is None or not {"path", "label"} <= set(reader.fieldnames):
-                raise DataError(f"{path}: its first line must name the columns path,label; it is {reader.fieldnames}")
-            rows = [(row["path"], row["label"]) for row in reader]
+            reader = csv.reader(file)
+            columns = next(reader, [])
+            if not {"path", "label"} <= set(columns):
+                raise DataError(f"{path}: its first line must name the columns path,label; it is {columns!r:.200}")
+            at = columns.index("path"), columns.index("label")
+            rows = [(row[at[0]], row[at[1]]) if max(at) < len(row) else ("", "") for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a CSV file in UTF-8: {error}") from None
     for number, (photo, label) in enumerate(rows, start=2):
-        if not photo or label is None or not label.strip():
+        if not photo or not label.strip():
             raise DataError(f"{path}: row {number} has no path or no label")
     labels = sorted({label.strip() for _, label in rows})
     if len(labels) < 2:
@@ -216,7 +293,7 @@ def _list_csv(path: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
         return [(path.parent / photo, index[label.strip()]) for photo, label in rows], tuple(labels)
     for number, (_, label) in enumerate(rows, start=2):
         if not (values[label.strip()] >= 0 and values[label.strip()] % 1 == 0):
-            raise DataError(f"{path}: row {number} has label {label!r}; a class index is a whole number from 0 on")
+            raise DataError(f"{path}: row {number} has label {label!r:.40}; a class index is a whole number from 0 on")
     return [(path.parent / photo, int(values[label.strip()])) for photo, label in rows], ()
 
 
@@ -227,12 +304,11 @@ def _read(
     resize: int | None,
     limit: int | None,
     progress: Progress | None,
+    unreadable: Sequence[tuple[str, str]],
 ) -> ImageSet:
     def read(item: tuple[Path, int]) -> tuple[bytes, RGB, bool] | str:
         try:
-            data = item[0].read_bytes()
-            if not data:
-                return "empty file"
+            data = read_photo_file(item[0])
             image, is_jpeg = open_photo(data, resize)
         except (
             Exception
@@ -244,8 +320,12 @@ def _read(
         order = sorted(range(len(listed)), key=lambda i: hashlib.sha256(os.fsencode(listed[i][0].name)).digest())
         listed = [listed[i] for i in sorted(order[:limit])]
     found: list[tuple[bytes, RGB, int, str, bool]] = []
-    skipped: list[tuple[str, str]] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    skipped = list(unreadable)
+    worst = max((label for _, label in listed), default=0)
+    if worst > MAX_LABEL:
+        raise DataError(f"{source}: class index {worst} is too large; at most {MAX_LABEL:,} is allowed")
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # what Pillow warns of, it can read nevertheless
         for done, ((file, label), result) in enumerate(zip(listed, pool.map(read, listed), strict=True), start=1):
             if isinstance(result, str):
                 skipped.append((str(file), result))

@@ -8,6 +8,8 @@ cost and the bits saved are sums over coefficients, so histograms of |F| are all
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import zipfile
 import zlib
@@ -26,6 +28,7 @@ from torch import Tensor
 from qtable.codec import Codec
 from qtable.data import Photos, Progress
 from qtable.dct import Planes, coefficients
+from qtable.files import write_atomically
 from qtable.layer import coefficient_gradient
 from qtable.tables import QTables
 from qtable.task import DifferentiableTask, ModelError
@@ -69,23 +72,41 @@ class Sensitivity:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a compressed NumPy file (.npz), atomically."""
-        temporary = Path(f"{os.fspath(path)}.tmp{os.getpid()}.npz")
-        np.savez_compressed(temporary, **vars(self))
-        temporary.replace(path)
+        file = io.BytesIO()
+        np.savez_compressed(file, **vars(self))
+        write_atomically(Path(path), file.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Sensitivity:
-        """ValueError if the file holds no such statistics."""
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                loaded = cls(data["levels"], data["differences"], data["costs"], int(data["photos"]))
-        except (KeyError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            raise ValueError(f"{os.fspath(path)}: not a file of sensitivity statistics ({error})") from None
-        for name, array in vars(cls.zero()).items():
-            if np.shape(getattr(loaded, name)) != np.shape(array):
-                found = list(np.shape(getattr(loaded, name)))
-                raise ValueError(f"{os.fspath(path)}: {name} of shape {found}; expected {list(np.shape(array))}")
-        return loaded
+        """ValueError if the file holds no such statistics; OSError if it cannot be opened."""
+        with Path(path).open("rb") as file:
+            try:
+                with zipfile.ZipFile(file) as archive:
+                    shapes = {name: np.shape(zero) for name, zero in vars(cls.zero()).items()}
+                    arrays = {name: _read_array(archive, name, shape) for name, shape in shapes.items()}
+            except Exception as error:  # zipfile raises whatever it likes on damaged files
+                reason = f"{type(error).__name__}: {str(error)[:200]}"
+                raise ValueError(f"{os.fspath(path)}: not a file of sensitivity statistics ({reason})") from None
+        return cls(arrays["levels"], arrays["differences"], arrays["costs"], int(arrays["photos"]))
+
+
+def _read_array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> Histograms:
+    """An array of `numpy.savez`, finite and not negative. Nothing larger than float64 of this shape is taken in."""
+    most = 8 * math.prod(shape) + 1024
+    info = archive.getinfo(f"{name}.npy")
+    if info.file_size > most:
+        raise ValueError(f"{name} of {info.file_size} bytes; allowed: {most}")
+    with archive.open(info) as member:
+        data = io.BytesIO(member.read())
+    if np.lib.format.read_magic(data) != (1, 0):
+        raise ValueError(f"{name} in a version of NumPy's format other than 1.0")
+    found, by_columns, dtype = np.lib.format.read_array_header_1_0(data)
+    if found != shape or by_columns or dtype not in (np.float64, np.int64):
+        raise ValueError(f"{name} of shape {list(found)} and type {dtype}; expected {list(shape)}, float64 or int64")
+    array = np.frombuffer(data.read(), dtype).reshape(shape).astype(np.float64)
+    if not (np.isfinite(array) & (array >= 0)).all():
+        raise ValueError(f"{name} holds what is not a sum of counts or squares")
+    return array
 
 
 def measure(
@@ -168,7 +189,7 @@ def measure(
 
 def _gradient(objective: Tensor, seen: Tensor, retain: bool) -> Tensor:
     """ModelError if the model passes no gradients to the pixels, or none that are numbers."""
-    advice = "; a method that needs no gradients is --method sorted-random"
+    advice = "; methods that need none: --method genetic, mcmc, sorted-random and others"
     try:
         (gradient,) = torch.autograd.grad(objective, seen, retain_graph=retain)
     except RuntimeError as error:

@@ -18,6 +18,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from qtable.files import write_atomically
+
 TableArray = npt.NDArray[np.uint8]
 
 MAX_TABLE_FILE_BYTES: Final = 1 << 20
@@ -138,6 +140,13 @@ def _checked(values: npt.ArrayLike) -> TableArray:
     return array.astype(np.uint8)
 
 
+def _numbers_alone(values: Any, depth: int) -> bool:
+    """Whether a JSON value is numbers, in lists nested no deeper. NumPy takes "1" for 1 and pads texts."""
+    if isinstance(values, list):
+        return depth > 0 and all(_numbers_alone(value, depth - 1) for value in values)
+    return isinstance(values, int | float) and not isinstance(values, bool)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class QTables:
     """One to three quantization tables; immutable, equal and hashed by content.
@@ -178,12 +187,15 @@ class QTables:
     @classmethod
     def from_zigzag(cls, values: npt.ArrayLike) -> QTables:
         """From int [t, 64] (or [64]) in zigzag order, as a file's DQT segment has it."""
-        array = np.atleast_2d(np.asarray(values))
+        try:
+            array = np.atleast_2d(np.asarray(values))
+        except ValueError:
+            raise ValueError("zigzag tables must be numbers of shape [t, 64] with t = 1, 2 or 3") from None
         if array.ndim != 2 or array.shape[1] != 64:
-            raise ValueError(f"zigzag tables have shape {list(np.shape(values))}; allowed: [t, 64]")
+            raise ValueError(f"zigzag tables have shape {list(array.shape)}; allowed: [t, 64]")
         natural = np.empty_like(array)
         natural[:, ZIGZAG] = array
-        return cls(natural.reshape(-1, 8, 8))
+        return cls(natural.reshape(len(array), 8, 8))
 
     def zigzag(self) -> TableArray:
         """uint8 [t, 64] in zigzag order."""
@@ -208,16 +220,16 @@ class QTables:
             raise ValueError('a table file is a JSON object {"values": [[[...]]], "order": "natural"}')
         order = data.get("order", "natural")
         if order not in ("natural", "zigzag"):
-            raise ValueError(f"table order {order!r} is unknown; allowed: natural, zigzag")
+            raise ValueError(f"table order {order!r:.40} is unknown; allowed: natural, zigzag")
+        if not _numbers_alone(data["values"], depth=3):
+            raise ValueError("quantization tables must be numbers of shape [t, 8, 8] with t = 1, 2 or 3")
         return cls(data["values"]) if order == "natural" else cls.from_zigzag(data["values"])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write JSON with one matrix row per line; replaced atomically."""
         tables = ",\n".join("  [" + ",\n   ".join(json.dumps(row) for row in t) + "]" for t in self.values.tolist())
         text = f'{{"order": "natural", "values": [\n{tables}\n]}}\n'
-        temporary = Path(f"{os.fspath(path)}.tmp{os.getpid()}")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(Path(path), text.encode())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> QTables:
@@ -238,10 +250,13 @@ class QTables:
 
     @classmethod
     def parse(cls, spec: str) -> QTables:
-        """Tables from what a user types: a JSON file, `quality:Q`, `flat:STEP`, `PRESET` or `PRESET:QUALITY`."""
+        """Tables from what a user types: a JSON file, `quality:Q`, `flat:STEP`, `PRESET` or `PRESET:QUALITY`.
+
+        ValueError if it is none of these; OSError if the file cannot be opened.
+        """
         name, _, number = spec.partition(":")
         if number and not re.fullmatch(r"\d{1,3}", number) and name in ("quality", *PRESETS):
-            raise ValueError(f"tables {spec!r}: {number!r} is not a whole number")
+            raise ValueError(f"tables {spec!r:.200}: {number!r:.40} is not a whole number")
         if name == "quality" and number:
             return cls.standard(int(number))
         if name == "flat" and number:
@@ -250,7 +265,7 @@ class QTables:
             return cls.preset(name, int(number or 50))
         if not Path(spec).is_file():
             raise ValueError(
-                f"tables {spec!r}: no such file; allowed: a JSON file, quality:Q, flat:STEP, or one of"
+                f"tables {spec!r:.200}: no such file; allowed: a JSON file, quality:Q, flat:STEP, or one of"
                 f" {', '.join(PRESETS)} with an optional :QUALITY"
             )
         return cls.load(spec)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -37,6 +36,7 @@ from qtable import dct
 from qtable.codec import RGB, Codec
 from qtable.data import ImageSet, Photos
 from qtable.evaluate import Evaluator, Score
+from qtable.files import write_atomically
 from qtable.layer import HIGHEST_STEP, LOWEST_STEP, JPEGLayer
 from qtable.rate import PROXIES, Calibrated, RunLength, calibrated
 from qtable.rounding import named
@@ -576,9 +576,7 @@ class _Run:
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
             {"qtable": json.dumps(facts)},
         )
-        temporary = self.path.with_name(f".{self.path.name}.tmp{os.getpid()}")
-        temporary.write_bytes(data)
-        temporary.replace(self.path)
+        write_atomically(self.path, data)
 
     def _load(self) -> None:
         try:

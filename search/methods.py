@@ -17,7 +17,7 @@ from qtable.sensitivity import Sensitivity, measure
 from qtable.tables import QTables
 from qtable.task import DifferentiableTask
 from search.base import Box, Points, Searcher
-from search.bayesian import Bayesian
+from search.bayesian import Bayesian, Sampler
 from search.closed_form import FIRST_COMPONENTS, Lagrangian, Path, Sweep, shrinkage_for
 from search.evolution import CMAES, DifferentialEvolution
 from search.genetic import Genetic, NotebookGenetic
@@ -152,6 +152,17 @@ def _bands(count: int) -> Space:
     return Bands(8, count)
 
 
+def _bayesian(sampler: Sampler) -> Method:
+    """Its study is kept in study.db beside the statistics: `optuna-dashboard sqlite:///RUN/study.db` opens it."""
+
+    def method(setting: Setting) -> tuple[Space, Searcher]:
+        storage = f"sqlite:///{setting.statistics.with_name('study.db').resolve()}"
+        make = _in(_bands, lambda b, rng, start: Bayesian(b, rng, start=start, sampler=sampler, storage=storage))
+        return make(setting)
+
+    return method
+
+
 METHODS: Final[dict[str, Method]] = {
     "closed-form": _closed_form_first,
     "random": _in(Full, lambda box, rng, start: RandomSearch(box, rng, start=start)),
@@ -160,9 +171,9 @@ METHODS: Final[dict[str, Method]] = {
     "genetic-spea2": _in(_bands, lambda box, rng, start: Genetic(box, rng, start=start, selection="spea2")),
     "mcmc": _in(_bands, lambda box, rng, start: Tempering(box, rng, start=start)),
     "annealing": _in(_bands, lambda box, rng, start: Annealing(box, rng, start=start)),
-    "bayesian": _in(_bands, lambda box, rng, start: Bayesian(box, rng, start=start)),
-    "bayesian-gp": _in(_bands, lambda box, rng, start: Bayesian(box, rng, start=start, sampler="gp")),
-    "quasi-random": _in(_bands, lambda box, rng, start: Bayesian(box, rng, start=start, sampler="qmc")),
+    "bayesian": _bayesian("tpe"),
+    "bayesian-gp": _bayesian("gp"),
+    "quasi-random": _bayesian("qmc"),
     "cma-es": _in(_bands, lambda box, rng, start: CMAES(box, rng, start=start)),
     "differential-evolution": _in(_bands, lambda box, rng, start: DifferentialEvolution(box, rng, start=start)),
     "particle-swarm": _in(_bands, lambda box, rng, start: ParticleSwarm(box, rng, start=start)),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from PIL import Image
 
@@ -221,6 +222,10 @@ def test_sigkill_at_any_moment_loses_at_most_the_evaluation_in_flight(
     assert lines[0] == lines[1]
     tables = [r.score.tables for r in Archive(archive).records("search", without="standard")]
     assert len(tables) == len(set(tables)) == 30
+    if method == "bayesian":
+        storage = f"sqlite:///{tmp_path / 'killed' / 'study.db'}"
+        [name] = optuna.get_all_study_names(storage)
+        assert len(optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)) >= 30
 
 
 def test_ctrl_c_leaves_a_usable_run_that_continues(folder: Path, tmp_path: Path) -> None:

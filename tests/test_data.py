@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import io
+import os
+import resource
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from qtable import data
 from qtable.codec import Codec
-from qtable.data import SPLITS, DataError, ImageSet, Photos, open_photo, split_of
+from qtable.data import MAX_FILE_BYTES, SPLITS, DataError, ImageSet, Photos, open_photo, split_of
 from qtable.tables import QTables
 
 
@@ -127,8 +134,8 @@ def test_exif_rotation_is_applied() -> None:
 
 
 def test_resize_sets_the_shorter_side() -> None:
-    data = encoded(Image.new("RGB", (100, 50)), "PNG")
-    assert open_photo(data, resize=20)[0].shape == (20, 40, 3)
+    photo = encoded(Image.new("RGB", (100, 50)), "PNG")
+    assert open_photo(photo, resize=20)[0].shape == (20, 40, 3)
 
 
 def test_limit_keeps_a_stable_choice(tmp_path: Path) -> None:
@@ -163,3 +170,205 @@ def test_numeric_labels_keep_their_value_or_are_refused(tmp_path: Path) -> None:
 def test_a_limit_below_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="at least 1 photo"):
         ImageSet.open(write_folder(tmp_path / "d"), limit=-5)
+
+
+# ---- photos of strangers --------------------------------------------------------------------------------------
+
+
+def reasons(images: ImageSet) -> dict[str, str]:
+    """Why each file was skipped, by its name without folders."""
+    return {Path(name).name: reason for name, reason in images.skipped}
+
+
+def count(images: ImageSet) -> int:
+    return sum(len(images[split]) for split in SPLITS)
+
+
+def claiming(kind: str, width: int, height: int) -> bytes:
+    """A small file whose header claims this size; "whole png" has all the pixels, well packed."""
+    if kind in ("png", "whole png"):
+        bits, pixels = (1, bytes((width // 8 + 1) * height)) if kind == "whole png" else (8, b"")
+        header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+        chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(pixels)), (b"IEND", b"")]
+        parts = [struct.pack(">I", len(b)) + n + b + struct.pack(">I", zlib.crc32(n + b)) for n, b in chunks]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    if kind == "ppm":
+        return f"P6 {width} {height} 255\n".encode()
+    if kind == "bmp":
+        return b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    if kind == "tiff":
+        tags = [(256, width), (257, height), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, height), (279, 0)]
+        entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+        return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    if kind == "webp":
+        body = b"\x2f" + struct.pack("<I", (width - 1) | (height - 1) << 14) + bytes(7)
+        return b"RIFF" + struct.pack("<I", len(body) + 12) + b"WEBPVP8L" + struct.pack("<I", len(body)) + body
+    file = Codec().encode(np.zeros((8, 8, 3), np.uint8), QTables.standard())
+    at = file.index(b"\xff\xc0") + 5
+    return file[:at] + struct.pack(">HH", height, width) + file[at + 4 :]
+
+
+def test_bombs_are_skipped_with_one_message_and_take_no_memory(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "d")
+    for kind in ("png", "ppm", "bmp", "tiff", "webp", "jpg", "whole png"):
+        side = {"webp": 16_383, "whole png": 16_384}.get(kind, 50_000)
+        bomb = claiming(kind, side, side)
+        assert len(bomb) < 100_000
+        (root / "ants" / f"bomb.{kind}.jpg").write_bytes(bomb)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    images = ImageSet.open(root)
+    assert (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+    )  # kilobytes; as pixels 262,144 at least
+    assert count(images) == 24
+    assert len(images.skipped) == 7
+    assert set(reasons(images).values()) == {"ValueError: more than 178,956,970 pixels"}
+
+
+def test_jpeg_files_of_endless_scans_or_impossible_sizes_are_skipped(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "d")
+    progressive = encoded(Image.new("RGB", (64, 64)), "JPEG", progressive=True)
+    last = progressive.rindex(b"\xff\xda")
+    (root / "ants" / "scans.jpg").write_bytes(progressive[:last] + 500 * progressive[last:-2] + b"\xff\xd9")
+    (root / "ants" / "size.jpg").write_bytes(claiming("jpg", 13_000, 13_000))
+    found = reasons(ImageSet.open(root))
+    assert set(found) == {"scans.jpg", "size.jpg"}
+    assert "scans; allowed: 500" in found["scans.jpg"]
+    assert "13000 x 13000 pixels in" in found["size.jpg"]
+
+
+def test_thin_photos_that_would_explode_when_scaled_are_skipped(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "d")
+    Image.new("L", (1, 60_000)).save(root / "ants" / "thin.png")
+    Image.new("L", (70_000, 8)).save(root / "ants" / "long.png")
+    found = reasons(ImageSet.open(root))
+    assert found == {"long.png": "ValueError: 70000 x 8 pixels; a JPEG file has at most 65500 a side"}
+    found = reasons(ImageSet.open(root, resize=64))
+    assert found["long.png"] == "ValueError: 560000 x 64 pixels; a JPEG file has at most 65500 a side"
+    assert found["thin.png"] == "ValueError: more than 178,956,970 pixels"
+
+
+def test_only_photo_formats_are_opened_whatever_the_name_says(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "d")
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"
+    (root / "ants" / "program.jpg").write_bytes(postscript)
+    (root / "ants" / "animation.jpg").write_bytes(encoded(Image.new("P", (9, 9)), "GIF"))
+    two = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
+    (root / "ants" / "stereo.jpg").write_bytes(encoded(two[0], "MPO", save_all=True, append_images=two[1:]))
+    images = ImageSet.open(root)
+    assert reasons(images) == {"program.jpg": "ValueError: not a photo (JPEG, PNG, WEBP, BMP, TIFF, PPM, GIF)"}
+    assert (count(images), images.jpeg_sources) == (26, 1)
+
+
+def test_what_pillow_only_warns_of_is_read(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "d")
+    cut = b"Exif\0\0II*\0\x08\0\0\0\x03\0\x12\x01\x03\0"  # "Corrupt EXIF data"
+    (root / "ants" / "cut.jpg").write_bytes(encoded(Image.new("RGB", (9, 9)), "JPEG", exif=cut))
+    assert count(ImageSet.open(root)) == 25
+
+
+def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+    root, store = write_folder(tmp_path / "d"), write_folder(tmp_path / "store", per_class=5)
+    for i in range(5):
+        with Image.open(store / "bees" / f"{i}.png") as photo:
+            photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(store / "bees" / f"{i}.png")
+    (root / "ants" / "linked.png").symlink_to(store / "ants" / "0.png")
+    (root / "cows").symlink_to(store / "bees")
+    (root / "bees" / "deeper").mkdir()
+    (root / "bees" / "deeper" / "store").symlink_to(store / "ants")
+    (root / "bees" / "again").symlink_to(store / "ants")
+    (root / "ants" / "up").symlink_to("..")  # would give the bees to the ants
+    (root / "ants" / "beside").symlink_to(root / "bees")
+    (root / "bees" / "deeper" / "loop").symlink_to("../deeper")
+    (root / "bees" / "self.png").symlink_to("self.png")
+    (root / "ants" / "gone.png").symlink_to("nothing")
+    images = ImageSet.open(root)
+    names = [Path(name).relative_to(root) for split in SPLITS for name in images[split].names]
+    per_class = {folder: sum(name.parts[0] == folder for name in names) for folder in ("ants", "bees", "cows")}
+    assert per_class == {"ants": 13, "bees": 17, "cows": 5}
+    assert set(reasons(images)) == {"self.png", "gone.png"}
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "d")
+    os.mkfifo(root / "ants" / "pipe.jpg")
+    (root / "ants" / "zeros.jpg").symlink_to("/dev/zero")
+    (root / "ants" / "folder.jpg").mkdir()
+    Image.new("RGB", (9, 9)).save(root / "ants" / "folder.jpg" / "inside.png")
+    with (root / "bees" / "vast.png").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    images = ImageSet.open(root)
+    assert reasons(images) == {
+        "pipe.jpg": "ValueError: not a regular file",
+        "zeros.jpg": "ValueError: not a regular file",
+        "vast.png": "ValueError: 1,073,741,825 bytes; at most 1,073,741,824 are read",
+    }
+    assert count(images) == 25
+
+
+def test_a_photo_that_vanishes_between_listing_and_reading_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, listing = write_folder(tmp_path / "d"), data._list_folder
+
+    def list_and_lose(folder: Path) -> object:
+        listed = listing(folder)
+        (root / "ants" / "3.png").unlink()
+        return listed
+
+    monkeypatch.setattr(data, "_list_folder", list_and_lose)
+    images = ImageSet.open(root)
+    assert list(reasons(images)) == ["3.png"]
+    assert "No such file" in reasons(images)["3.png"]
+    assert count(images) == 23
+
+
+@pytest.fixture
+def anyones() -> Iterator[Path]:
+    """A folder that the user `nobody` may read; root becomes that user, since root may read everything."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        root = os.geteuid() == 0
+        if root:
+            os.chown(name, 65534, 65534)
+            os.seteuid(65534)
+        try:
+            yield Path(name)
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+def test_unreadable_files_and_folders_are_skipped_and_counted(anyones: Path) -> None:
+    root = write_folder(anyones / "d")
+    (root / "ants" / "0.png").chmod(0)
+    (root / "bees" / "closed").mkdir(mode=0)
+    (root / "lost+found").mkdir(mode=0)
+    images = ImageSet.open(root)
+    found = reasons(images)
+    (root / "bees" / "closed").chmod(0o700)
+    (root / "lost+found").chmod(0o700)
+    assert set(found) == {"0.png", "closed", "lost+found"}
+    assert all("Permission denied" in reason for reason in found.values())
+    assert count(images) == 23
+    assert images.classes == ("ants", "bees")
+
+
+def test_a_list_may_name_photos_anywhere(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "store")
+    (tmp_path / "lists").mkdir()
+    paths = [f"../store/{('ants', 'bees')[i % 2]}/{i % 12}.png" for i in range(12)]
+    paths += [str(root / "ants" / f"{i}.png") for i in range(0, 12, 2)]
+    rows = [f"{path},{'ants' in path}" for path in [*paths, "/etc/passwd", "../../../../../dev/null", "../gone.png"]]
+    (tmp_path / "lists" / "l.csv").write_text("\n".join(["path,label", *rows]))
+    images = ImageSet.open(tmp_path / "lists" / "l.csv")
+    assert count(images) == 18
+    assert set(reasons(images)) == {"passwd", "null", "gone.png"}
+
+
+def test_folders_named_like_a_class_that_no_model_has_are_refused(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "d")
+    for old, new in (("ants", "1"), ("bees", "9" * 30)):
+        (root / old).rename(root / new)
+    with pytest.raises(DataError, match=f"class index {'9' * 30} is too large"):
+        ImageSet.open(root)

@@ -25,6 +25,7 @@ from qtable.cli.common import (
     Resize,
     SubsamplingOption,
     open_images,
+    open_task,
     progress_watch,
 )
 from qtable.cli.provenance import header_of
@@ -32,7 +33,6 @@ from qtable.codec import Codec
 from qtable.models import load_model
 from qtable.rate import PROXIES
 from qtable.rounding import ROUNDINGS
-from qtable.task import Classifier
 from qtable.train import Learn, Loss, Recipe
 from search.joint import Family, learn
 from search.methods import Setting
@@ -113,8 +113,8 @@ def train_command(
     )
     codec = Codec(subsampling, entropy)
     with process_group(device) as rank, progress_watch(visible=rank == 0) as watch:
+        task = open_task(model, metric, device)
         network = load_model(model)
-        task = Classifier(load_model(model), metric, device)
         images = open_images(data, resize, limit, watch)
         out.mkdir(parents=True, exist_ok=True)
         setting = Setting(
