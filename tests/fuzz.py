@@ -75,7 +75,7 @@ def fuzz(target: Target, inputs: int, seed: int = 0, seconds: float = float("inf
             restart()
             try:
                 count.valid += _parse(target, data, traced=count.ran % MEMORY_EVERY == 0)
-            except BaseException as error:
+            except (Exception, _HangError) as error:
                 words = f"{type(error).__name__}: {str(error)[:500]}"
                 raise FuzzError(f"{target.name}, seed {seed}, input {count.ran}: {words}: {data!r:.3000}") from error
             count.ran += 1

@@ -461,7 +461,7 @@ def started(arguments: Sequence[str], at: int, then: Callable[[], object], words
             sys.stdout, sys.stderr = io.TextIOWrapper(io.FileIO(1, "w")), io.TextIOWrapper(io.FileIO(2, "w"))
             console.file = sys.stderr
             add, numbers = Journal.add, itertools.count(1)
-            Journal.add = lambda self, entry: (next(numbers) == at and then(), add(self, entry))  # type: ignore[assignment, method-assign, return-value]
+            Journal.add = lambda self, entry: (next(numbers) == at and then(), add(self, entry))  # type: ignore[assignment, method-assign]
             main(arguments)
         except SystemExit as status:
             code = int(status.code or 0)
@@ -615,11 +615,12 @@ def main_without_exit(arguments: list[str]) -> None:
 
 def test_a_second_run_at_the_same_time_is_refused(many: Path, tmp_path: Path) -> None:
     reader, writer = os.pipe()
-    pid = started(
-        ["compress", str(many), str(tmp_path / "dst"), *OPTIONS, "--workers", "2"],
-        1,
-        lambda: (os.write(writer, b"!"), signal.pause()),
-    )
+
+    def tell_and_wait() -> None:
+        os.write(writer, b"!")
+        signal.pause()
+
+    pid = started(["compress", str(many), str(tmp_path / "dst"), *OPTIONS, "--workers", "2"], 1, tell_and_wait)
     assert os.read(reader, 1) == b"!"
     try:
         with pytest.raises(CompressError, match="another run is writing"):

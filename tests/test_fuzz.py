@@ -214,7 +214,7 @@ print(count.ran, count.valid)
 
 
 def test_jpeglib_survives_what_it_is_given(tmp_path: Path) -> None:
-    """In a process of its own: a crash of jpeglib's libjpeg 6b would end this one, and it must print nothing."""
+    """In a process of its own: a crash of jpeglib's libjpeg 6b would end this one, its words would be in the way."""
     for i, data in enumerate(jpegs()):
         if len(read_header(data).components) == 3:
             (tmp_path / f"{i}.jpg").write_bytes(data)

@@ -6,11 +6,10 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from qtable.archive import Archive
 from qtable.cli import main
 from qtable.cli.common import printable
 from qtable.tables import QTables
+from tests.conftest import remount
 from tests.test_models import WEIGHTS, write_onnx
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -188,24 +188,6 @@ def test_printable_keeps_what_can_be_read() -> None:
 
 
 # ---- disks ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 8 KB in memory."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root can mount the small disk that this test fills")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", folder], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-def remount(disk: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
 
 
 def test_a_full_disk_loses_nothing_that_was_written(

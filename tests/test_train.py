@@ -36,6 +36,7 @@ from qtable.train import (
     validate,
 )
 from search.joint import Family, places
+from tests.conftest import remount
 
 MODEL = """
 import torch
@@ -387,6 +388,30 @@ def test_two_processes_train_as_one_does(folder: Path, tmp_path: Path) -> None:
         assert two["bytes"] == pytest.approx(one["bytes"], rel=1e-3)
         assert two["objective"] == pytest.approx(one["objective"], rel=1e-3)
         assert two["score"] == pytest.approx(one["score"], abs=0.1)
+
+
+def test_a_full_disk_ends_training_in_one_line_and_with_space_it_goes_on(
+    folder: Path, disk: Path, tmp_path: Path
+) -> None:
+    """The checkpoints of a larger size than the disk's, then than what is left of it; then there is space."""
+    for size, checkpoint in (("8k", False), ("56k", True)):
+        remount(disk, f"size={size}")
+        done = qtable(*command(folder, disk / "run", "--start", "standard"))
+        assert done.returncode == 1
+        assert [line for line in done.stderr.splitlines() if line.startswith("qtable: ")] == [
+            done.stderr.splitlines()[-1]
+        ], done.stderr
+        assert "No space left on device" in done.stderr.splitlines()[-1]
+        assert (disk / "run" / "checkpoint.safetensors").exists() == checkpoint
+        assert not list((disk / "run").glob(".*tmp*"))
+    remount(disk, "size=4m")
+    again, whole = (
+        qtable(*command(folder, disk / "run", "--start", "standard")),
+        qtable(*command(folder, tmp_path / "whole", "--start", "standard")),
+    )
+    assert again.returncode == whole.returncode == 0, again.stderr
+    for name in ("tables/001.json", "network.safetensors"):
+        assert (disk / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_clear_words_for_what_cannot_be_trained(folder: Path, tmp_path: Path) -> None:
