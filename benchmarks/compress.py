@@ -57,8 +57,8 @@ def seconds(work: Callable[[], object]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=int, default=400)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--photos", type=int, default=300)
+    parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
     tables, codec = QTables.standard(50), Codec()
     pillow, ours = [], []

@@ -34,16 +34,16 @@ from search.methods import Setting
 RUNS: Final = Path("runs/joint")
 OUT: Final = Path("results/joint")
 SEEDS: Final = (0, 1, 2)
-FAMILY: Final = Family(points=5, largest=50, smallest=8, multiplier=0.7)
-RECIPE: Final = Recipe(steps=500, batch=60, table_rate=0.015, every=125)
-SHORT: Final = replace(RECIPE, steps=200, every=100)
+FAMILY: Final = Family(points=5, largest=50, smallest=6)
+RECIPE: Final = Recipe(steps=400, batch=60, table_rate=0.02, patience=2)
+SHORT: Final = replace(RECIPE, steps=120, every=60)
 GRID: Final = (8, 15, 30, 60)
 """Qualities at which networks are trained and tested."""
 CELLS: Final[dict[str, tuple[str, str, int]]] = {
-    "learned, frozen": ("tables", "closed-form", 2),
     "standard, fine-tuned": ("network", "standard", 2),
-    "learned, fine-tuned": ("both", "closed-form", 2),
     "learned, fine-tuned, one table": ("both", "closed-form", 1),
+    "learned, fine-tuned": ("both", "closed-form", 2),
+    "learned, frozen": ("tables", "closed-form", 2),
 }
 """Of the 2 x 2: what learns, where tables start, and how many there are. (standard, frozen) needs no training."""
 

@@ -458,8 +458,8 @@ def _walk(root: Path) -> Iterator[tuple[str, os.stat_result | None, str | None]]
             name = posixpath.join(folder, entry.name)
             try:
                 status = entry.stat(follow_symlinks=False)
-            except OSError:
-                yield name, None, "vanished"
+            except OSError:  # who opens it will say why
+                yield name, None, None
                 continue
             if stat.S_ISDIR(status.st_mode):
                 folders.append(name)
@@ -477,10 +477,10 @@ def check_apart(source: Path, target: Path) -> None:
     """CompressError if one is the other or lies inside it, also through links and mounts."""
 
     def inside(one: Path, other: Path) -> bool:
-        return any(place.exists() and place.samefile(other) for place in (one, *one.parents))
+        return other.exists() and any(place.exists() and place.samefile(other) for place in (one, *one.parents))
 
     source, target = source.resolve(), target.resolve()
-    if inside(target, source) or (target.exists() and inside(source, target)):
+    if inside(target, source) or inside(source, target):
         raise CompressError(f"{target} and {source} must lie apart: the originals are never overwritten")
 
 
@@ -902,8 +902,7 @@ class Journal:
                             counts["renamed"] += row.target != (row.source if row.member is None else row.member)
                             counts["before"] += row.bytes_before or 0
                             counts["after"] += row.bytes_after or 0
-            with _part(self._folder, JOURNAL) as file:
-                file.write(self._header)
+            os.ftruncate(self._descriptor, len(self._header))
         except OSError as error:
             raise _write_error(self._folder, error) from None
         return Summary(
@@ -1121,12 +1120,17 @@ def _check_seen(job: Job, entry: Entry) -> None:
 def processes(count: int) -> Iterator[Executor]:
     """`count` processes of this machine that end with this one, whatever ends it, and at once if the body raises.
 
-    They are forked here, before the caller starts threads, and so begin with all modules that are loaded.
+    They are forked here, before the caller starts threads, and so begin with all modules that are loaded. Ctrl-C is
+    for the parent alone.
     """
     reader, writer = os.pipe()
     pool = ProcessPoolExecutor(count, get_context("fork"), _begin, (reader, writer))
     try:
-        pool.submit(os.getpid).result()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # children inherit it
+        try:
+            pool.submit(os.getpid).result()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         yield pool
         pool.shutdown()
     finally:
@@ -1136,8 +1140,7 @@ def processes(count: int) -> Iterator[Executor]:
 
 
 def _begin(reader: int, writer: int) -> None:
-    """In a new worker: Ctrl-C is for the parent, whose end closes the last writing end of the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a new worker: nothing comes through the pipe, but its end, when the parent's writing end is closed."""
     os.close(writer)
 
     def watch() -> None:

@@ -391,6 +391,9 @@ def train(
     network: RGB float [n, 3, h, w], 0..255, to logits; it is not changed, a copy is trained. starts, multipliers: one
     for each operating point. Where `torch.distributed` is initialized, each process takes its share of each batch.
 
+    A run that is killed and continued ends as an undisturbed one, to the last bit where torch's sums are the same from
+    run to run: with one thread (OMP_NUM_THREADS=1).
+
     Ctrl-C ends it with what was validated best by then. TrainingError if the run in `out` is another one, if a share
     of a batch has fewer photos than there are points, or if training diverges.
     """

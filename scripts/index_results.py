@@ -68,6 +68,10 @@ uncompressed photo.
 | seven rate estimates against real bytes over 200 table sets | [rate](rate/README.md) | `python -m benchmarks.rate` |
 | what evaluating, statistics and solving cost beside inference | [evaluate](evaluate/evaluate.json) | \
 `python -m benchmarks.evaluate` |
+| evaluations per second of two worker processes against one | [cluster](cluster/cluster.json) | \
+`python -m benchmarks.cluster` |
+| `qtable compress` against a bare Pillow loop, photos per second and core | [compress](compress/compress.json) | \
+`python -m benchmarks.compress` |
 
 ## Contests of search methods (embedded task)
 

@@ -16,6 +16,7 @@ contest contest-cold --budget 400 --seeds 3 --thin 4 --methods random,sorted-ran
 contest contest-racing --budget 200 --seeds 3 --thin 2 --methods genetic,genetic+racing
 contest contest-closed --budget 33 --seeds 1 --methods closed-form
 contest contest-warm --budget 100 --seeds 2 --methods genetic@closed-form,cma-es@closed-form
+.venv/bin/python -m benchmarks.joint
 if [ -d ../shared/data/imagenet ]; then
     .venv/bin/python -m benchmarks.tables
     $qtable optimize --data ../shared/data/imagenet --model ../shared/models/classifiers.py:mobilenet_v1_050_160 \

@@ -17,10 +17,9 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,13 +34,16 @@ from qtable.compress import (
     MANIFEST,
     PART,
     CompressError,
+    Entry,
     Job,
     Journal,
     Metadata,
     Recipe,
+    Row,
     Skip,
     Summary,
     compress,
+    processes,
     read_metadata,
     sample,
     target_names,
@@ -552,7 +554,8 @@ def test_ctrl_c_says_that_the_same_command_continues(many: Path, whole: dict[str
     pid = started(command, 40, lambda: os.killpg(0, signal.SIGINT), tmp_path / "words")  # as a terminal: workers, too
     assert exit_code(pid) == 130
     words = (tmp_path / "words").read_text()
-    assert f"qtable: interrupted; what is in {tmp_path}/dst is whole, and the same command continues" in words
+    sentence = f"qtable: interrupted; what is in {tmp_path}/dst is whole, and the same command continues"
+    assert words.splitlines()[-1] == sentence
     assert "Traceback" not in words
     run(many, tmp_path / "dst", workers=2)
     assert files(tmp_path / "dst") == whole
@@ -574,9 +577,26 @@ def test_a_worker_that_dies_ends_the_run_and_the_next_completes_it(
     assert files(tmp_path / "dst") == whole
 
 
+def test_ctrl_c_is_for_the_parent_alone() -> None:
+    with processes(2) as pool:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGINT)
+        time.sleep(0.05)
+        assert list(pool.map(abs, range(-9, 0))) == list(range(9, 0, -1))
+
+
+def test_a_journal_on_a_full_disk(tmp_path: Path) -> None:
+    with Journal(tmp_path, {}) as journal:
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, journal._descriptor)
+        os.close(full)
+        with pytest.raises(CompressError, match="No space left on device; what was written before is whole, and"):
+            journal.add(Entry(1, 1, (Row("a", None, None, "skipped"),)))
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of half a megabyte; `remount` options of it by `mount -o remount,...`."""
+    """An empty file system of half a megabyte."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)]
@@ -599,15 +619,16 @@ def test_a_full_or_read_only_disk(
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("qtable: ")]
         assert len(lines) == 1
         assert message in lines[0]
+    assert lines[0].endswith("; what was written before is whole, and the same command continues")
     left = {name: data for name, data in files(disk / "dst").items() if name != JOURNAL}
     assert 20 < len(left) < len(whole)
     assert all(data == whole[name] for name, data in left.items())
     subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
-    main_without_exit(command)
+    succeeds(command)
     assert files(disk / "dst") == whole
 
 
-def main_without_exit(arguments: list[str]) -> None:
+def succeeds(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as status:
         main(arguments)
     assert status.value.code == 0
@@ -647,28 +668,34 @@ def test_a_torn_journal_continues(small: Path, tmp_path: Path, kept: int, monkey
     assert files(tmp_path / "dst") == files(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("last", [MANIFEST, JOURNAL])
+@pytest.mark.parametrize("moment", ["rename", "journal"])
 def test_a_run_that_ends_while_it_writes_its_manifest(
-    small: Path, tmp_path: Path, last: str, monkeypatch: pytest.MonkeyPatch
+    small: Path, tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(small, tmp_path / "whole")
+    replace, truncate = Path.replace, os.ftruncate
+
+    def rename(self: Path, target: Path) -> Path:
+        if target.name == MANIFEST:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    def shorten(file: int, size: int) -> None:
+        if os.fstat(file).st_size > size:
+            raise KeyboardInterrupt
+        truncate(file, size)
+
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_part", interrupted_before(last))
+        if moment == "rename":
+            patch.setattr(Path, "replace", rename)
+        else:
+            patch.setattr(os, "ftruncate", shorten)
         with pytest.raises(KeyboardInterrupt):
             run(small, tmp_path / "dst")
+    assert (tmp_path / "dst" / JOURNAL).read_bytes().count(b"\n") == 10
+    assert (tmp_path / "dst" / MANIFEST).exists() == (moment == "journal")
     run(small, tmp_path / "dst")
     assert files(tmp_path / "dst") == files(tmp_path / "whole")
-
-
-def interrupted_before(last: str) -> Callable[[Path, str], AbstractContextManager[IO[bytes]]]:
-    real = module._part
-
-    def part(folder: Path, target: str) -> AbstractContextManager[IO[bytes]]:
-        if target == last:
-            raise KeyboardInterrupt
-        return real(folder, target)
-
-    return part
 
 
 def interrupt_at(count: int) -> Callable[[int, int], None]:
@@ -717,10 +744,18 @@ def test_changed_sources_are_redone_and_nothing_else(
     assert sorted(path.name for path in unchanged) == ["0.jpg", "2.jpg"]
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
-def test_damaged_outputs_are_made_again(small: Path, tmp_path: Path, damage: str) -> None:
-    run(small, tmp_path / "dst")
-    before = files(tmp_path / "dst")
+@pytest.mark.parametrize(
+    ("damage", "finished"),
+    [("gone", True), ("cut", True), ("changed", True), ("gone", False), ("cut", False)],  # a run goes by sizes alone
+)
+def test_damaged_outputs_are_made_again(small: Path, tmp_path: Path, damage: str, finished: bool) -> None:
+    run(small, tmp_path / "whole")
+    before = files(tmp_path / "whole")
+    if finished:
+        run(small, tmp_path / "dst")
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            run(small, tmp_path / "dst", progress=interrupt_at(9))
     for name in ("train/cat/0.jpg", "labels.csv"):
         path = tmp_path / "dst" / name
         if damage == "gone":
@@ -917,7 +952,7 @@ def test_the_command_over_a_cluster(many: Path, whole: dict[str, bytes], tmp_pat
     from qtable.cluster import connect
 
     with connect(workers=2) as client:
-        main_without_exit(
+        succeeds(
             ["compress", str(many), str(tmp_path / "dst"), *OPTIONS, "--cluster", client.scheduler_info()["address"]]
         )
     assert files(tmp_path / "dst") == whole
@@ -956,7 +991,7 @@ def test_a_dry_run_estimates_and_writes_nothing(
     many: Path, whole: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["compress", str(many), str(tmp_path / "dst"), *OPTIONS, "--dry-run", "--sample", "60"]
-    main_without_exit([*command, "--json"])
+    succeeds([*command, "--json"])
     estimate = json.loads(capsys.readouterr().out)
     listed = [json.loads(line) for line in whole[MANIFEST].splitlines()]
     photos = [row for row in listed if row["action"] == "compressed"]
@@ -965,9 +1000,9 @@ def test_a_dry_run_estimates_and_writes_nothing(
     assert (estimate["photos"], estimate["bytes_before"], estimate["sample"]) == (500, before, 60)
     assert estimate["change_ci"][0] < after / before - 1 < estimate["change_ci"][1]
     assert estimate["change_ci"][0] < estimate["change"] < estimate["change_ci"][1]
-    main_without_exit(command)
+    succeeds(command)
     assert capsys.readouterr().out.startswith("An estimate from 60 photos: 500 photos, ")
-    main_without_exit([*command, "--json", "--seed", "1"])
+    succeeds([*command, "--json", "--seed", "1"])
     assert json.loads(capsys.readouterr().out)["change"] != estimate["change"]
     assert list(tmp_path.iterdir()) == []
 
@@ -981,12 +1016,12 @@ def test_a_sample_of_all_photos_is_exact(small: Path, tmp_path: Path) -> None:
 
 def test_the_command_says_what_it_did(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["compress", str(small), str(tmp_path / "dst"), *OPTIONS, "--workers", "1"]
-    main_without_exit(command)
+    succeeds(command)
     sentence = capsys.readouterr().out
     assert sentence.startswith("5 photos: ")
     assert "%); 3 of them renamed to .jpg; 2 other files copied; skipped 1 (empty file), 1 (unreadable)." in sentence
     assert sentence.endswith(f" Manifest: {tmp_path}/dst/{MANIFEST}\n")
-    main_without_exit([*command, "--json"])
+    succeeds([*command, "--json"])
     result = json.loads(capsys.readouterr().out)
     assert (result["photos"], result["skipped"]) == (5, {"empty file": 1, "unreadable": 1})
     assert result["change"] == result["bytes_after"] / result["bytes_before"] - 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -332,14 +333,19 @@ def command(folder: Path, out: Path, *more: str | Path) -> list[str]:
     return [*map(str, arguments), *recipe, *map(str, more)]
 
 
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+"""With more of them torch's sums depend on the load of the machine, in their last bits."""
+
+
 def qtable(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     whole = [sys.executable, *launcher, "-m", "qtable.cli", *arguments]
-    return subprocess.run(whole, capture_output=True, text=True, timeout=240)
+    return subprocess.run(whole, capture_output=True, text=True, timeout=240, env=ONE_THREAD)
 
 
 def test_sigkill_and_the_same_command_end_where_an_undisturbed_run_does(folder: Path, tmp_path: Path) -> None:
     arguments = command(folder, tmp_path / "killed")
-    process = subprocess.Popen([sys.executable, "-m", "qtable.cli", *arguments], stderr=subprocess.DEVNULL)
+    whole_command = [sys.executable, "-m", "qtable.cli", *arguments]
+    process = subprocess.Popen(whole_command, stderr=subprocess.DEVNULL, env=ONE_THREAD)
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
     deadline, seen = time.monotonic() + 120, set[int]()
     while time.monotonic() < deadline and process.poll() is None and len(seen) < 4:

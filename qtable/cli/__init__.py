@@ -15,6 +15,7 @@ from qtable.cli.common import console, printable
 from qtable.cli.compress import compress_command
 from qtable.cli.inspect import inspect_command
 from qtable.cli.optimize import compare_command, evaluate_command, optimize_command
+from qtable.cli.report import report_command
 from qtable.cli.tables import export_command, import_command, verify_command
 from qtable.cli.train import train_command
 
@@ -28,6 +29,7 @@ for command in (
     optimize_command,
     compare_command,
     evaluate_command,
+    report_command,
     train_command,
     compress_command,
     export_command,

@@ -62,14 +62,14 @@ def compress_command(
         return
     if workers is not None and cluster is not None:
         raise ValueError("--cluster has its own workers; leave --workers out")
-    with ExitStack() as stack:
-        executor, count = None, (os.cpu_count() or 1) if workers is None else workers
-        if cluster is not None:
-            executor, count = stack.enter_context(_cluster(cluster))
-        elif count > 1:
-            executor = stack.enter_context(processes(count))
-        watch = stack.enter_context(progress_watch())
-        try:
+    try:
+        with ExitStack() as stack:
+            executor, count = None, (os.cpu_count() or 1) if workers is None else workers
+            if cluster is not None:
+                executor, count = stack.enter_context(_cluster(cluster))
+            elif count > 1:
+                executor = stack.enter_context(processes(count))
+            watch = stack.enter_context(progress_watch())
             summary = compress(
                 source,
                 target,
@@ -82,10 +82,10 @@ def compress_command(
                 executor=executor,
                 progress=lambda done, total: watch("compressing files", done, total, ""),
             )
-        except KeyboardInterrupt:
-            line = f"qtable: interrupted; what is in {target} is whole, and the same command continues"
-            console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(130) from None
+    except KeyboardInterrupt:
+        line = f"qtable: interrupted; what is in {target} is whole, and the same command continues"
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
     if as_json:
         print(json.dumps(asdict(summary) | {"manifest": str(summary.manifest), "change": _change(summary)}))
     else:

@@ -1,0 +1,54 @@
+"""`qtable report`: one page on a run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qtable.cli.common import console, printable, progress_watch
+from qtable.files import write_atomically
+from search.report import Run, Source, page, recorded_source, reopen
+
+
+def report_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished qtable optimize.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write; never one that exists. \\[default: RUN/report.html, anew]"),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="The run's photos. \\[default: where its command took them, if still there]")
+    ] = None,
+    resize: Annotated[int | None, typer.Option(help="With --data: as the run had it.")] = None,
+    limit: Annotated[int | None, typer.Option(help="With --data: as the run had it.")] = None,
+    price: Annotated[
+        float | None, typer.Option(help="Of a GB, in any currency: also say what the saved bytes are worth.")
+    ] = None,
+) -> None:
+    """Write one HTML page on a run: what it saves, its tables, whom they hurt, how to use them."""
+    if price is not None and not 0 < price < math.inf:
+        raise ValueError(f"--price {price}; allowed: above 0")
+    if data is None and (resize is not None or limit is not None):
+        raise ValueError("--resize and --limit need --data")
+    if output is not None and output.exists():
+        raise ValueError(f"{output} exists already; it is not overwritten")
+    opened = Run.open(run)
+    images, without = None, ""
+    try:
+        source = recorded_source(opened.header) if data is None else Source(data, resize, limit)
+        with progress_watch() as watch:
+            images = reopen(opened, source, lambda done, total: watch("reading photos", done, total, ""))
+    except (ValueError, OSError) as error:
+        if data is not None:
+            raise
+        without = f"the photos could not be opened again ({error})"
+    if without:
+        line = f"{without}; qtable report {run} --data PHOTOS shows more"
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+    html = page(opened, images, without, price).encode()
+    target = run / "report.html" if output is None else output
+    write_atomically(target, html)
+    print(printable(f"report  {target} ({len(html) / 1000:,.0f} kB)"))
