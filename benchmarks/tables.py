@@ -342,8 +342,7 @@ READING: Final = """
 - Tables of one network serve the other as well as its own, at the same resolution.
 - With progressive coding on both sides the gain is about 2 points smaller. In 4:4:4 the gain over standard 4:4:4
   tables is -5 to -16%, still ahead of the published ones. Against standard 4:2:0, closed form in 4:4:4 gains -12% and
-  -10%, less than in 4:2:0 (-19% and -14%): chroma is better subsampled for these networks, and `--subsampling auto`
-  says so (auto/).
+  -10%, less than in 4:2:0 (-19% and -14%): chroma is better subsampled for these networks.
 """
 
 

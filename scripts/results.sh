@@ -22,6 +22,10 @@ if [ -d ../shared/data/imagenet ]; then
     $qtable optimize --data ../shared/data/imagenet --model ../shared/models/classifiers.py:mobilenet_v1_050_160 \
         --metric agreement --subsampling auto --budget 20 --out runs/results/auto
     keep runs/results/auto results/imagenet-sample/auto summary.json front.png
+    $qtable compare --data ../shared/data/imagenet --model ../shared/models/classifiers.py:mobilenet_v1_050_160 \
+        --metric agreement --thin 2 --budget 40 --seeds 1 --out runs/results/imagenet-contest \
+        --methods closed-form,sorted-random,genetic,genetic@closed-form,cma-es@closed-form
+    keep runs/results/imagenet-contest results/imagenet-sample/contest compare.json compare.png
 else
     echo "../shared is not there: results/imagenet-sample is left as it is"
 fi
