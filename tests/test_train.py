@@ -350,7 +350,7 @@ def test_sigkill_and_the_same_command_end_where_an_undisturbed_run_does(folder: 
     deadline, seen = time.monotonic() + 120, set[int]()
     while time.monotonic() < deadline and process.poll() is None and len(seen) < 4:
         if checkpoint.exists():
-            seen.add(checkpoint.stat().st_ino)
+            seen.add(checkpoint.stat().st_mtime_ns)
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
