@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check fast slow bench results venv clean
+.PHONY: demo test check fast slow readme bench results venv clean
 
 # The main job on the embedded photos; results in runs/demo/.
 demo: $(READY)
@@ -26,6 +26,10 @@ fast: $(READY)
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# Everything that the README tells people to type, as printed, and the wheel in an environment of its own (half an hour).
+readme: $(READY)
+	$(BIN)/python -m pytest -m slow tests/test_readme_runs.py tests/test_wheel.py
 
 # Speed and quality figures, each with its ratio to the alternative in the same run.
 bench: $(READY)

@@ -7,7 +7,8 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib.metadata import version
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -38,6 +39,21 @@ for command in (
     verify_command,
 ):
     app.command(command.__name__.removesuffix("_command"))(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"qtable {version('qtable')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is, and stop.")
+    ] = False,
+) -> None:
+    pass
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:
