@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check fast slow readme bench results venv clean
+.PHONY: demo test check fast slow readme bench results docs venv clean
 
 # The main job on the embedded photos; results in runs/demo/.
 demo: $(READY)
@@ -38,6 +38,10 @@ bench: $(READY)
 # Everything in results/ but the benchmarks, anew (an hour).
 results: $(READY)
 	bash scripts/results.sh
+
+# docs/cli.md and docs/api.md, from the commands and the docstrings.
+docs: $(READY)
+	$(BIN)/python scripts/write_docs.py
 
 venv: $(READY)
 

@@ -54,8 +54,8 @@ CLOSED: Final = "closed form"
 OURS: Final = (CLOSED, "labels", "labels, run-aware", "distillation, run-aware")
 """What stands beside the published methods: the plain closed form, and what `qtable optimize` does by default."""
 LEVERS: Final = {
-    "one table": "saves the 67 header bytes of the second",
-    "three tables": "Cb and Cr apart, 67 header bytes more",
+    "one table": "saves the 69 header bytes of the second",
+    "three tables": "Cb and Cr apart, 69 header bytes more",
     "labels": "gradient of the labels' likelihood in place of sampled answers",
     "normalized": "each photo's g^2 divided by its sum",
     "at compressed photos": "Fisher information where the middle tables of the closed form leave the photos",

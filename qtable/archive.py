@@ -37,6 +37,7 @@ class Record:
     score: Score
 
     def to_dict(self) -> dict[str, Any]:
+        """What its line in the file holds."""
         return {
             "split": self.split,
             "origin": self.origin,
@@ -132,6 +133,7 @@ class Archive:
         return [r for r in self if r.split == split and id(r) not in whole]
 
     def close(self) -> None:
+        """Close the file, so that another process may write it; what is in memory can still be read."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

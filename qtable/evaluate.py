@@ -43,6 +43,7 @@ class Score:
 
     @property
     def bytes(self) -> float:
+        """Mean file size in bytes."""
         return float(self.photo_bytes.mean())
 
 

@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def pareto(sizes: npt.ArrayLike, scores: npt.ArrayLike) -> npt.NDArray[np.intp]:
-    """Indices of the nondominated points, by rising size; of equal points the first."""
+    """Indices of the nondominated points, by rising size; of equal points the first. sizes, scores: float [k]."""
     sizes, scores = np.asarray(sizes, float), np.asarray(scores, float)
     order = np.lexsort((-scores, sizes))
     best = -np.inf
@@ -33,7 +33,10 @@ def pareto(sizes: npt.ArrayLike, scores: npt.ArrayLike) -> npt.NDArray[np.intp]:
 
 
 def hypervolume(sizes: npt.ArrayLike, scores: npt.ArrayLike, worst_size: float, worst_score: float = 0.0) -> float:
-    """Area between the front and (worst_size, worst_score) in log2(bytes) x score: halving counts alike anywhere."""
+    """Area between the front and (worst_size, worst_score) in log2(bytes) x score: halving counts alike anywhere.
+
+    sizes: float [k], bytes, above 0. scores: float [k], 0..1. Points worse than the corner add nothing.
+    """
     points = np.column_stack([np.log2(np.asarray(sizes, float)), -np.asarray(scores, float)])
     return float(moocore.hypervolume(points, ref=[np.log2(worst_size), -worst_score]))
 
@@ -52,7 +55,7 @@ class Curve:
 
     @classmethod
     def fit(cls, sizes: npt.ArrayLike, scores: npt.ArrayLike) -> Curve:
-        """From measured points in any order."""
+        """From measured points in any order: sizes float [k], bytes, above 0; scores float [k], 0..1."""
         log_sizes = np.log(np.asarray(sizes, float))
         order = np.argsort(log_sizes, kind="stable")
         rising = isotonic_regression(np.asarray(scores, float)[order]).x
@@ -96,7 +99,7 @@ class Measured:
 
     @classmethod
     def of(cls, scores: Sequence[Score], metric: Callable[[Outcomes], float]) -> Measured:
-        """`metric` turns outcome rows into the score (a task's `score`)."""
+        """`metric` turns outcome rows into the score (a task's `score`). ValueError for no scores."""
         if not scores:
             raise ValueError("no scores to compare")
         return cls(np.stack([s.photo_bytes for s in scores]), tuple(s.outcomes for s in scores), metric)
@@ -106,6 +109,7 @@ class Measured:
         return self.sizes[:, photos].mean(axis=1), np.array([self.metric(rows[photos]) for rows in self.outcomes])
 
     def curve(self, photos: npt.NDArray[np.intp] | slice = slice(None)) -> Curve:
+        """The curve through `points` of these photos."""
         return Curve.fit(*self.points(photos))
 
 

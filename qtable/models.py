@@ -53,6 +53,7 @@ class Preprocess(nn.Module):
         return f"size={self.size}, resize={self.resize}"
 
     def forward(self, rgb: Tensor) -> Tensor:
+        """float [n, 3, `size`, `size`], normalized. ValueError for photos smaller than the crop."""
         h, w = rgb.shape[-2:]
         if self.resize is not None and min(h, w) != self.resize:
             h, w = (round(side * self.resize / min(h, w)) for side in (h, w))
@@ -276,6 +277,7 @@ class Program(nn.Module):
         return self
 
     def forward(self, rgb: Tensor) -> Any:
+        """What `run` answers, [n, classes]; ValueError for photos of another height or width than it takes."""
         count, _, height, width = self.sides
         if height not in (None, rgb.shape[2]) or width not in (None, rgb.shape[3]):
             raise ValueError(

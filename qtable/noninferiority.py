@@ -59,7 +59,10 @@ def score_statistic(change: Change, max_drop: float) -> float:
 
 
 def is_non_inferior(change: Change, max_drop: float, confidence: float = 0.95) -> bool:
-    """Whether the true drop is below `max_drop` (a fraction, above 0 and below 1) with this confidence (one-sided)."""
+    """Whether the true drop is below `max_drop` (a fraction, above 0 and below 1) with this confidence (one-sided).
+
+    ValueError for other drops.
+    """
     if not 0 < max_drop < 1:
         raise ValueError(f"a maximal drop of {max_drop}; allowed: above 0 and below 1 (0.005 = half a point)")
     return score_statistic(change, max_drop) <= float(ndtri(1 - confidence))

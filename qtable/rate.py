@@ -620,6 +620,7 @@ PROXIES: Final[dict[str, Proxy]] = {
     "soft histogram": soft_histogram,
     "run-length": RunLength(),
 }
+"""Rate estimates by name, all differentiable."""
 
 
 # ---- calibration ----------------------------------------------------------------------------------------------

@@ -109,12 +109,14 @@ _MOZJPEG: Final[tuple[tuple[npt.NDArray[np.int64], ...], ...]] = (
     ),
 )
 PRESETS: Final[tuple[str, ...]] = ("annex-k", "flat", *(f"mozjpeg-{n}" for n in range(9)))
+"""Names of the published tables that `QTables.preset` makes."""
 
 
 def scale(table: npt.NDArray[np.int64], quality: int) -> TableArray:
     """A quality-50 table at another IJG quality; jcparam.c, `jpeg_quality_scaling` and `jpeg_add_quant_table`.
 
-    table: int [8, 8] or [t, 8, 8]. quality: 1..100. Returns uint8 of the same shape, 1..255 (baseline).
+    table: int [8, 8] or [t, 8, 8]. quality: 1..100, ValueError for others. Returns uint8 of the same shape, 1..255
+    (baseline).
     """
     if isinstance(quality, bool) or quality != int(quality) or not 1 <= quality <= 100:
         raise ValueError(f"quality {quality} is outside libjpeg's 1..100")
@@ -167,12 +169,18 @@ class QTables:
 
     @classmethod
     def standard(cls, quality: int = 50) -> QTables:
-        """Annex K's luma and chroma tables exactly as libjpeg-turbo writes them at `quality` 1..100."""
+        """Annex K's luma and chroma tables exactly as libjpeg-turbo writes them at `quality` 1..100.
+
+        ValueError for other qualities.
+        """
         return cls.preset("annex-k", quality)
 
     @classmethod
     def preset(cls, name: str, quality: int = 50) -> QTables:
-        """A published table by name, one of `PRESETS`, scaled to an IJG `quality` (1..100; 50 = as published)."""
+        """A published table by name, one of `PRESETS`, scaled to an IJG `quality` (1..100; 50 = as published).
+
+        ValueError for other names and qualities.
+        """
         if name not in PRESETS:
             raise ValueError(f"preset {name!r} is unknown; allowed: {', '.join(PRESETS)}")
         index = {"annex-k": 0, "flat": 1}.get(name, -1)
@@ -181,12 +189,15 @@ class QTables:
 
     @classmethod
     def flat(cls, step: int) -> QTables:
-        """Every entry of every component equal to `step` (1..255)."""
+        """Every entry of every component equal to `step` (1..255, ValueError for others)."""
         return cls(np.full((1, 8, 8), step))
 
     @classmethod
     def from_zigzag(cls, values: npt.ArrayLike) -> QTables:
-        """From int [t, 64] (or [64]) in zigzag order, as a file's DQT segment has it."""
+        """From int [t, 64] (or [64]) in zigzag order, as a file's DQT segment has it.
+
+        ValueError for other shapes and entries.
+        """
         try:
             array = np.atleast_2d(np.asarray(values))
         except ValueError:
@@ -211,6 +222,7 @@ class QTables:
         return self.values[[0, min(1, self.count - 1), self.count - 1]]
 
     def to_dict(self) -> dict[str, Any]:
+        """What a table file holds: `values`, int [t][8][8], and their `order`, natural."""
         return {"values": self.values.tolist(), "order": "natural"}
 
     @classmethod

@@ -71,6 +71,7 @@ METRICS: Final[dict[str, str]] = {
     "top-5": "top-5 accuracy",
     "agreement": "agreement with the uncompressed answer",
 }
+"""What a classifier can be scored by: names on the command line, and names for people."""
 COLUMNS: Final[tuple[str, ...]] = ("top-1", "top-5", "agreement", "cross-entropy")
 """What the columns of a classifier's outcomes are: 0/1, 0/1, 0/1, nats."""
 
@@ -78,7 +79,8 @@ COLUMNS: Final[tuple[str, ...]] = ("top-1", "top-5", "agreement", "cross-entropy
 class Classifier:
     """Image classification by any `nn.Module` from RGB float [n, 3, h, w], 0..255, to logits [n, classes].
 
-    metric: a key of `METRICS`. Top-5 means top-k with k = min(5, classes).
+    metric: a key of `METRICS`, ValueError for others. Top-5 means top-k with k = min(5, classes). ModelError if the
+    device cannot be used.
     """
 
     def __init__(self, model: nn.Module, metric: str = "top-1", device: str | torch.device = "cpu") -> None:
@@ -143,6 +145,7 @@ class Classifier:
         return outcomes[:, self._column]
 
     def score(self, outcomes: Outcomes) -> float:
+        """The share of right answers, 0..1."""
         return float(self.right(outcomes).mean())
 
     def loss(self, rgb: Tensor, targets: Tensor) -> Tensor:

@@ -158,6 +158,7 @@ class Trained:
 
     @property
     def best(self) -> Validation:
+        """The validation with the smallest objective."""
         return min(self.history, key=lambda v: v.objective)
 
 
@@ -277,6 +278,7 @@ class Joint(nn.Module):
         return self
 
     def tables(self) -> list[QTables]:
+        """The integer tables of each operating point."""
         return [layer.tables() for layer in self._layers()]
 
     def clamp(self) -> None:

@@ -157,6 +157,7 @@ class Path:
 
     @property
     def box(self) -> Box:
+        """One side, 0..`steps`."""
         return Box(np.array([0]), np.array([self.steps]))
 
     def _parameter(self, bits: float) -> float:
@@ -190,6 +191,7 @@ class Sweep:
         self._next = 0
 
     def ask(self) -> Points:
+        """The next point, int64 [1, 1]; from the beginning again after the last."""
         point = self._order[self._next % len(self._order)]
         self._next += 1
         return np.array([[point]], dtype=np.int64)
