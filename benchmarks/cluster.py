@@ -7,13 +7,10 @@ turn by turn, and their ratio. Says something only where two cores are free.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
-from pathlib import Path
 
+from benchmarks import workload
 from qtable import Classifier, Codec, ImageSet, QTables
 from qtable.cluster import ClusterEvaluator, Job, connect
 from qtable.models import load_model
@@ -37,21 +34,19 @@ def main() -> None:
                 start = time.perf_counter()
                 evaluator.many(tables)
                 rates[n].append(len(tables) / (time.perf_counter() - start))
-    result = {
-        "photos": len(images.search),
-        "tables": len(tables),
-        "repeats": arguments.repeats,
-        "evaluations_per_s": {str(n): statistics.median(values) for n, values in rates.items()},
-        "ratio": statistics.median(b / a for a, b in zip(rates[1], rates[2], strict=True)),
-        "load_average": os.getloadavg()[0],
-        "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
-    }
+    result = workload.save(
+        "cluster",
+        {
+            "photos": len(images.search),
+            "tables": len(tables),
+            "repeats": arguments.repeats,
+            "evaluations_per_s": {str(n): statistics.median(values) for n, values in rates.items()},
+            "ratio": statistics.median(b / a for a, b in zip(rates[1], rates[2], strict=True)),
+        },
+    )
     for n, values in rates.items():
         print(f"{n} workers: {statistics.median(values):.2f} evaluations of {len(images.search)} photos per second")
     print(f"ratio: {result['ratio']:.2f} (at least 1.6 where 2 cores are free; load {result['load_average']:.1f})")
-    folder = Path("results/cluster")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "cluster.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

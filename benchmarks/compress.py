@@ -7,9 +7,6 @@ with one worker (it also hashes, journals, keeps metadata and writes atomically)
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -19,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks import workload
 from qtable.codec import Codec
 from qtable.compress import compress
 from qtable.tables import QTables, as_flat_list
@@ -78,23 +76,21 @@ def main() -> None:
         "pillow": arguments.photos / statistics.median(clock for clock, _ in pillow),
         "compress": arguments.photos / statistics.median(clock for clock, _ in ours),
     }
-    result = {
-        "photos": arguments.photos,
-        "size": [WIDTH, HEIGHT],
-        "repeats": arguments.repeats,
-        "photos_per_s": rates,
-        "ratio": statistics.median(ratios[0]),
-        "ratio_cpu_time": statistics.median(ratios[1]),
-        "codec": codec.to_dict(),
-        "load_average": os.getloadavg()[0],
-        "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
-    }
+    result = workload.save(
+        "compress",
+        {
+            "photos": arguments.photos,
+            "size": [WIDTH, HEIGHT],
+            "repeats": arguments.repeats,
+            "photos_per_s": rates,
+            "ratio": statistics.median(ratios[0]),
+            "ratio_cpu_time": statistics.median(ratios[1]),
+            "codec": codec.to_dict(),
+        },
+    )
     for title, rate in rates.items():
         print(f"{title}: {rate:.0f} photos per second on one core")
     print(f"ratio: {result['ratio']:.2f} (at least 0.8), of CPU time {result['ratio_cpu_time']:.2f}")
-    out = Path("results/compress")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "compress.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,9 @@ process; and gathering sensitivity statistics and solving 30 operating points ag
 
 from __future__ import annotations
 
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -49,21 +46,20 @@ def main() -> None:
                 space.tables(np.array([point]))
             solving.append(time.perf_counter() - start)
     inference = statistics.median(alone)
-    result = {
-        "photos": len(photos),
-        "inference_s": inference,
-        "evaluation_to_inference": statistics.median(w / a for w, a in zip(whole, alone, strict=True)),
-        "statistics_to_inference": statistics.median(s / a for s, a in zip(statistic, alone, strict=True)),
-        "solving_30_points_s": statistics.median(solving),
-        "machine": f"{platform.machine()}, {platform.system()}",
-    }
+    result = workload.save(
+        "evaluate",
+        {
+            "photos": len(photos),
+            "inference_s": inference,
+            "evaluation_to_inference": statistics.median(w / a for w, a in zip(whole, alone, strict=True)),
+            "statistics_to_inference": statistics.median(s / a for s, a in zip(statistic, alone, strict=True)),
+            "solving_30_points_s": statistics.median(solving),
+        },
+    )
     print(f"inference alone on {len(photos)} photos: {inference:.1f} s")
     print(f"evaluating one table set: {result['evaluation_to_inference']:.2f} x inference (at most 1.25)")
     print(f"sensitivity statistics:   {result['statistics_to_inference']:.2f} x inference (at most 4)")
     print(f"solving 30 operating points: {result['solving_30_points_s']:.2f} s (at most 2)")
-    folder = Path("results/evaluate")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "evaluate.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,12 @@
-"""What the benchmarks work on: 300 photos of ImageNet's usual size and a network of MobileNet's size."""
+"""What benchmarks share: 300 photos of ImageNet's usual size, a network of MobileNet's size, files of their results."""
 
 from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +14,7 @@ from torch import nn
 
 from qtable import Preprocess
 from qtable.data import Photos
+from qtable.files import write_atomically
 
 
 def photos(count: int = 300) -> Photos:
@@ -39,3 +46,16 @@ def mobilenet() -> nn.Module:
         ]
         width = out
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 1000)).eval()
+
+
+def save(name: str, figures: dict[str, Any]) -> dict[str, Any]:
+    """Write results/NAME/NAME.json: these figures, the machine and its load average of one minute; returns all."""
+    result = {
+        **figures,
+        "load_average": os.getloadavg()[0],
+        "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
+    }
+    folder = Path("results") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / f"{name}.json", (json.dumps(result, indent=1) + "\n").encode())
+    return result

@@ -142,6 +142,7 @@ DECODERS: Final[dict[str, Callable[[], Callable[[bytes], RGB]]]] = {
     "simplejpeg": _simplejpeg_decoder,
     "pillow": _pillow_decoder,
 }
+"""Decoding routes by name, in the order in which they are tried."""
 
 
 @functools.cache
@@ -296,10 +297,12 @@ class Header:
 
     @property
     def progressive(self) -> bool:
+        """SOF2, 6, 10 and 14 (T.81, table B.1)."""
         return self.frame & 3 == 2
 
     @property
     def lossless(self) -> bool:
+        """SOF3, 7, 11 and 15 (T.81, table B.1)."""
         return self.frame & 3 == 3
 
     @property

@@ -640,3 +640,4 @@ FORMATS: Final[dict[str, Format]] = {
         ),
     )
 }
+"""Ways to hand tables to encoders, by name."""

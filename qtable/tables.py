@@ -321,4 +321,5 @@ class QTables:
 
 def as_flat_list(tables: QTables) -> Sequence[list[int]]:
     """One list of 64 natural-order ints per table: what Pillow and cjpeg take."""
-    return [[int(x) for x in t.ravel()] for t in tables.values]
+    flat: list[list[int]] = tables.values.reshape(-1, 64).tolist()
+    return flat

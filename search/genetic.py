@@ -116,14 +116,27 @@ def mutated(
     return np.clip(mutant, box.low, box.high)
 
 
-def _spread(box: Box, points: Points) -> float:
-    width = box.high - box.low
-    if not len(points) or not width.any():
-        return 0.0
-    return float((points.std(axis=0)[width > 0] / width[width > 0]).mean())
+class _Population:
+    """Points of a box that survived so far."""
+
+    box: Box
+    _points: Points
+
+    @property
+    def points(self) -> Points:
+        """The population int64 [<= population, d], best first."""
+        return self._points
+
+    @property
+    def spread(self) -> float:
+        """Mean over dimensions of the population's standard deviation / side; uniform points have 0.29."""
+        width = self.box.high - self.box.low
+        if not len(self._points) or not width.any():
+            return 0.0
+        return float((self._points.std(axis=0)[width > 0] / width[width > 0]).mean())
 
 
-class Genetic:
+class Genetic(_Population):
     """NSGA-II (Deb, Pratap, Agarwal and Meyarivan 2002) or SPEA2 on an integer box; one generation per `ask`.
 
     start: int64 [m, d]; asked first, and the rest of the first population are mutants of them (without: uniform).
@@ -159,16 +172,6 @@ class Genetic:
         self._points = np.empty((0, box.dimension), dtype=np.int64)
         self._losses = np.empty((0, 2))
         self._seen: set[bytes] = set()
-
-    @property
-    def points(self) -> Points:
-        """The population int64 [<= population, d], best first."""
-        return self._points
-
-    @property
-    def spread(self) -> float:
-        """Mean over dimensions of the population's standard deviation / side; uniform points have 0.29."""
-        return _spread(self.box, self._points)
 
     def ask(self) -> Points:
         if not len(self._points):
@@ -223,7 +226,7 @@ class RateCurve:
         return np.asarray(self.rates(losses) - np.polyval(self.coefficients, 1 - losses[:, 1]))
 
 
-class NotebookGenetic:
+class NotebookGenetic(_Population):
     """The notebook's genetic algorithms (August 24th and 28th), kept to show how they converge to one point.
 
     Fifteen points to begin with; each child takes a share p of its entries from one parent and the rest from another,
@@ -249,16 +252,6 @@ class NotebookGenetic:
         random = rng.integers(box.low, box.high, size=(missing, box.dimension), endpoint=True)
         self._points, self._losses = np.concatenate([first, random]), np.empty((0, 2))
         self._curve: RateCurve | None = None
-
-    @property
-    def points(self) -> Points:
-        """The population int64 [population, d], fittest first."""
-        return self._points
-
-    @property
-    def spread(self) -> float:
-        """Mean over dimensions of the population's standard deviation / side; uniform points have 0.29."""
-        return _spread(self.box, self._points)
 
     def ask(self) -> Points:
         if self._curve is None:

@@ -39,7 +39,7 @@ def behind_ours() -> float:
             rates = [100 * table[f"{n} | {network} | 4:2:0 optimized"][metric]["bd_rate"] for n in names]
             gaps.append(min(rates[1:]) - rates[0])
     assert min(gaps) > 0
-    return max(gaps)
+    return float(max(gaps))
 
 
 def measured() -> set[str]:

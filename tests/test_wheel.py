@@ -49,7 +49,8 @@ def test_installed_in_a_clean_environment_it_does_the_main_job(built: Path, tmp_
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     bin_ = tmp_path / "venv" / "bin"
     (wheel,) = built.glob("*.whl")
-    install = [bin_ / "python", "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
+    install: list[str | Path] = [bin_ / "python", "-m", "pip", "install", "--quiet"]
+    install += ["--constraint", ROOT / "constraints.txt"]
     subprocess.run([*install, "torch==2.13.0"], check=True, cwd=tmp_path)
     subprocess.run([*install, wheel], check=True, cwd=tmp_path)
 

@@ -17,16 +17,8 @@ import typer
 from qtable.cli.common import AsJson, EntropyOption, SubsamplingOption, console, printable, progress_watch
 from qtable.cluster import ClusterError, connect
 from qtable.codec import Codec
-from qtable.compress import (
-    MAX_PIXELS,
-    MetadataPolicy,
-    Recipe,
-    Summary,
-    check_apart,
-    compress,
-    processes,
-    sample,
-)
+from qtable.compress import MetadataPolicy, Recipe, Summary, check_apart, compress, processes, sample
+from qtable.data import MAX_PIXELS
 from qtable.front import interval, resamples
 from qtable.tables import QTables
 from search.optimize import RESAMPLES, percent

@@ -1,0 +1,317 @@
+"""`compress`: a folder or tar of photos, written anew as JPEG with given tables; the originals are only read.
+
+Every output is written under a temporary name and then renamed, and a journal in the target says what is finished:
+after a crash the same call continues, and what it leaves is byte for byte what an undisturbed call leaves.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tarfile
+import threading
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from qtable.codec import Codec
+from qtable.compress.journal import Entry, Journal, Row, Summary
+from qtable.compress.metadata import Metadata, read_metadata, upright, with_metadata
+from qtable.compress.photo import MetadataPolicy, Recipe, Skip
+from qtable.compress.sources import (
+    JOURNAL,
+    MANIFEST,
+    PART,
+    CompressError,
+    Item,
+    check_apart,
+    is_photo,
+    listing,
+    target_names,
+)
+from qtable.compress.worker import Job, Source, discard, read_tar, why_dropped, work
+from qtable.data import MAX_PIXELS, Progress
+from qtable.tables import QTables
+
+__all__ = [
+    "JOURNAL",
+    "MANIFEST",
+    "PART",
+    "CompressError",
+    "Entry",
+    "Job",
+    "Journal",
+    "Metadata",
+    "MetadataPolicy",
+    "Recipe",
+    "Row",
+    "Sample",
+    "Skip",
+    "Summary",
+    "check_apart",
+    "compress",
+    "processes",
+    "read_metadata",
+    "sample",
+    "target_names",
+    "upright",
+    "with_metadata",
+]
+
+CHUNK_PHOTOS: Final = 32
+CHUNK_BYTES: Final = 1 << 22
+"""A worker gets at most this much at once (but at least one file)."""
+
+
+def compress(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    tables: QTables,
+    codec: Codec,
+    *,
+    metadata: MetadataPolicy = "keep",
+    skip_larger: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    workers: int | None = 1,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Summary:
+    """Write the photos of a folder or tar file anew as JPEG, under the same paths in the folder `target`.
+
+    Other files are copied, what cannot be a JPEG faithfully is left out; target/manifest.jsonl has a line for each. The
+    same call continues what was interrupted, and brings a target up to date; other options are refused.
+
+    workers: 1 works in this process; more (None: one for each core) in processes of their own; with an `executor`, how
+    many it has. progress: called with (done, total) files. CompressError says what cannot be; OSError what cannot be
+    read or written at the start.
+    """
+    recipe = Recipe(tables, codec, metadata, skip_larger, max_pixels)
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    if workers < 1:
+        raise CompressError(f"{workers} workers; allowed: 1 or more")
+    root, items = listing(Path(source))
+    folder = _target_folder(Path(source), Path(target))
+    with ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = stack.enter_context(Journal(folder, recipe.identity()))
+        stack.callback(_remove_parts, folder)
+        _remove_parts(folder)
+        if executor is None and workers > 1:
+            executor = stack.enter_context(processes(workers))
+        job = Job(root.resolve(), folder.resolve(), recipe, codec.to_dict())
+        todo = _todo(items, journal, folder)
+        done = len(items) - len(todo)
+        chunks = _chunks([item for item in todo if item.reason is None], journal)
+        for item in todo:
+            if item.reason is not None:
+                journal.add(
+                    Entry(item.size, item.mtime_ns, (Row(item.source, None, None, "skipped", reason=item.reason),))
+                )
+                done += 1
+        with closing(_spread(job, chunks, executor, 4 * workers)) as finished:
+            for entries in finished:
+                for entry in entries:
+                    _check_seen(job, entry)
+                    journal.add(entry)
+                done += len(entries)
+                if progress is not None:
+                    progress(done, len(items))
+        return journal.finish(items)
+
+
+def _target_folder(source: Path, target: Path) -> Path:
+    """CompressError where nothing may be written."""
+    check_apart(source, target)
+    if target.exists() and not target.is_dir():
+        raise CompressError(f"{target} exists and is no folder")
+    if target.is_dir() and any(target.iterdir()) and not (target / JOURNAL).exists():
+        raise CompressError(f"{target} holds other files; choose a new folder")
+    return target
+
+
+def _remove_parts(folder: Path) -> None:
+    with suppress(OSError):
+        for path in folder.glob(PART + "*"):
+            path.unlink()
+
+
+def _todo(items: Sequence[Item], journal: Journal, folder: Path) -> list[Item]:
+    """The items that are not finished. Outputs whose source now has another output are removed."""
+    targets, todo = {item.target for item in items}, []
+    for item in items:
+        known = journal.find(item.source)
+        before = known.rows[0].target if known is not None else None
+        if before is not None and before not in targets:
+            discard(folder / before)
+        if known is None or not _finished(item, known, folder):
+            todo.append(item)
+    return todo
+
+
+def _finished(item: Item, known: Entry, folder: Path) -> bool:
+    """Whether neither the source nor its output seems to have changed since, by size and time."""
+    row = known.rows[0]
+    if item.reason is not None:
+        return row.reason == item.reason
+    if (known.size, known.mtime_ns) != (item.size, item.mtime_ns):
+        return False
+    if row.target is None:
+        return row.sha256_before is not None  # it was read, and is no photo to keep
+    try:
+        return row.target == item.target and (folder / row.target).stat().st_size == row.bytes_after
+    except FileNotFoundError:
+        return False
+
+
+def _chunks(items: Sequence[Item], journal: Journal) -> Iterator[list[tuple[Item, Entry | None]]]:
+    """Portions of work of about equal size."""
+    chunk, size = list[tuple[Item, Entry | None]](), 0
+    for item in items:
+        if chunk and (len(chunk) == CHUNK_PHOTOS or size + item.size > CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append((item, journal.find(item.source)))
+        size += item.size
+    if chunk:
+        yield chunk
+
+
+def _spread(
+    job: Job, chunks: Iterable[list[tuple[Item, Entry | None]]], executor: Executor | None, at_once: int
+) -> Generator[list[Entry], None, None]:
+    """What `work` makes of the chunks, in the order in which they are finished; few of them wait at any time."""
+    if executor is None:
+        yield from (work(job, chunk) for chunk in chunks)
+        return
+    running: set[Future[list[Entry]]] = set()
+    try:
+        for chunk in chunks:
+            while len(running) >= at_once:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+            running.add(executor.submit(work, job, chunk))
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    except (BrokenExecutor, CancelledError):
+        raise CompressError(
+            f"a worker died (out of memory?); what is in {job.target} is whole, and the same command continues"
+        ) from None
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def _check_seen(job: Job, entry: Entry) -> None:
+    """CompressError if a worker elsewhere does not find what is here."""
+    row = entry.rows[0]
+    if row.reason == "vanished" and os.path.lexists(job.root / row.source):
+        raise CompressError(f"a worker does not see {row.source} in {job.root}; workers need the same file system")
+
+
+@contextmanager
+def processes(count: int) -> Iterator[Executor]:
+    """`count` processes of this machine that end with this one, whatever ends it, and at once if the body raises.
+
+    They are forked here, before the caller starts threads, and so begin with all modules that are loaded. Ctrl-C is
+    for the parent alone.
+    """
+    reader, writer = os.pipe()
+    pool = ProcessPoolExecutor(count, get_context("fork"), _begin, (reader, writer))
+    try:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # children inherit it
+        try:
+            pool.submit(os.getpid).result()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        yield pool
+        pool.shutdown()
+    finally:
+        os.close(writer)
+        pool.shutdown(cancel_futures=True)
+        os.close(reader)
+
+
+def _begin(reader: int, writer: int) -> None:
+    """In a new worker: nothing comes through the pipe, but its end, when the parent's writing end is closed."""
+    os.close(writer)
+
+    def watch() -> None:
+        os.read(reader, 1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+# ---- what it would save ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Of `photos` photos with `bytes` bytes in all, some drawn at random: int64 [n] bytes of each before and after.
+
+    skipped: reason -> how many others were drawn that would be left out.
+    """
+
+    photos: int
+    bytes: int
+    before: npt.NDArray[np.int64]
+    after: npt.NDArray[np.int64]
+    skipped: dict[str, int]
+
+
+def sample(
+    source: str | os.PathLike[str],
+    recipe: Recipe,
+    count: int,
+    rng: np.random.Generator,
+    progress: Progress | None = None,
+) -> Sample:
+    """Try a recipe on at most `count` photos; nothing is written. CompressError for a count below 1."""
+    if count < 1:
+        raise CompressError(f"a sample of {count} photos; allowed: 1 or more")
+    root, items = listing(Path(source))
+    photos: list[tuple[str, int, int]] = []  # path, where in the file, bytes
+    for item in items:
+        if item.reason is None and item.kind == "photo":
+            photos.append((item.source, 0, item.size))
+        elif item.reason is None and item.kind == "shard":
+            with suppress(Skip, tarfile.TarError, ValueError), Source.opened(root / item.source) as file:
+                members = read_tar(file).getmembers()
+                photos += [(item.source, m.offset_data, m.size) for m in members if _is_kept_photo(m)]
+    chosen = sorted(rng.choice(len(photos), min(count, len(photos)), replace=False)) if photos else []
+    sizes, skipped = list[tuple[int, int]](), Counter[str]()
+    for done, i in enumerate(chosen, start=1):
+        name, start, size = photos[i]
+        try:
+            recipe.check_bytes(size)
+            with Source.opened(root / name) as file:
+                file.seek(start)
+                data = file.read(size)
+            sizes.append((len(data), len(recipe(data)[0])))
+        except Skip as skip:
+            skipped[str(skip).partition(":")[0]] += 1
+        if progress is not None:
+            progress(done, len(chosen))
+    before, after = np.array(sizes, np.int64).reshape(-1, 2).T
+    return Sample(len(photos), sum(size for *_, size in photos), before, after, dict(sorted(skipped.items())))
+
+
+def _is_kept_photo(member: tarfile.TarInfo) -> bool:
+    return member.isreg() and is_photo(member.name) and why_dropped(member) is None

@@ -1,0 +1,254 @@
+"""What is finished: the rows of the manifest, and the journal of the run that goes on."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final, Self
+
+from qtable.compress.photo import Action, Skip
+from qtable.compress.sources import JOURNAL, MANIFEST, PART, CompressError, Item
+
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the manifest: what became of a file, or (`member` not None) of a member of a tar file.
+
+    Paths are relative; sizes in bytes; digests are hex SHA-256. None where there is nothing.
+    """
+
+    source: str
+    member: str | None
+    target: str | None
+    action: Action
+    bytes_before: int | None = None
+    bytes_after: int | None = None
+    sha256_before: str | None = None
+    sha256_after: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of a source file: size and time of change when it was read, and rows, the file's own first."""
+
+    size: int
+    mtime_ns: int | None
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of a whole run and those that it continued.
+
+    photos: how many were written, `renamed` of them to .jpg, `kept` as they were; bytes_before, bytes_after: theirs.
+    copied: other files. skipped: reason -> number. left: outputs whose source is gone; they stay, in the manifest, too.
+    """
+
+    photos: int
+    renamed: int
+    kept: int
+    copied: int
+    bytes_before: int
+    bytes_after: int
+    skipped: dict[str, int]
+    left: int
+    manifest: Path
+
+
+class Journal:
+    """What became of each source file: since the last whole run in a journal, before that in the manifest.
+
+    The journal's first line holds the options' identity: CompressError, naming the difference, if it is another.
+    Each entry is written with one call; a line that a killed run left half-written is dropped.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self._folder, self._path = folder, folder / JOURNAL
+        self._places: dict[str, tuple[int, int, int]] = {}  # source -> descriptor, offset, length
+        self._manifest: int | None = None
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._header = _line({"qtable compress": FORMAT, "identity": identity})
+        try:
+            self._open(identity)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, identity: dict[str, Any]) -> None:
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # forked workers do not inherit it
+        except BlockingIOError:
+            raise CompressError(
+                f"another run is writing {self._folder}; wait for it or choose another target"
+            ) from None
+        with suppress(FileNotFoundError):
+            self._manifest = os.open(self._folder / MANIFEST, os.O_RDONLY)
+        if self._manifest is not None:
+            for offset, line in _lines(self._manifest):
+                source = _parsed(self._folder, line, "source")
+                descriptor, start, length = self._places.get(source, (self._manifest, offset, 0))
+                self._places[source] = descriptor, start, length + len(line)
+        self._end = 0
+        for offset, line in _lines(self._descriptor):
+            if not offset:
+                _check_identity(self._folder, _parsed(self._folder, line, "identity"), identity)
+            else:
+                source = _parsed(self._folder, line, "rows", 0, "source")
+                self._places[source] = self._descriptor, offset, len(line)
+            self._end = offset + len(line)
+        os.ftruncate(self._descriptor, self._end)
+        if not self._end:
+            self._append(self._header)
+
+    def find(self, source: str) -> Entry | None:
+        """What became of a file in this run or before."""
+        if source not in self._places:
+            return None
+        descriptor, offset, length = self._places[source]
+        lines = os.pread(descriptor, length, offset).splitlines()
+        if descriptor == self._descriptor:
+            data = json.loads(lines[0])
+            return Entry(data["size"], data["mtime_ns"], tuple(Row(**row) for row in data["rows"]))
+        rows = tuple(Row(**json.loads(line)) for line in lines)
+        return Entry(rows[0].bytes_before or 0, None, rows)
+
+    def add(self, entry: Entry) -> None:
+        """CompressError if it cannot be written (a full disk)."""
+        line = _line({"size": entry.size, "mtime_ns": entry.mtime_ns, "rows": [vars(row) for row in entry.rows]})
+        start = self._end
+        self._append(line)
+        self._places[entry.rows[0].source] = self._descriptor, start, len(line)
+
+    def _append(self, line: bytes) -> None:
+        try:
+            if os.write(self._descriptor, line) < len(line):
+                os.ftruncate(self._descriptor, self._end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise write_error(self._folder, error) from None
+        self._end += len(line)
+
+    def finish(self, items: Sequence[Item]) -> Summary:
+        """Write the manifest, sorted by path, and empty the journal: its first line stays."""
+        present, targets = {item.source for item in items}, {item.target for item in items}
+        counts: Counter[str] = Counter()
+        skipped: Counter[str] = Counter()
+        try:
+            with output(self._folder, MANIFEST) as file:
+                for source in sorted(self._places, key=os.fsencode):
+                    entry = self.find(source)
+                    assert entry is not None
+                    if source not in present:
+                        if entry.rows[0].target is None or entry.rows[0].target in targets:
+                            continue
+                        counts["left"] += 1
+                    for row in sorted(entry.rows, key=lambda row: os.fsencode(row.member or "")):
+                        file.write(_line(vars(row)))
+                        counts[row.action] += 1
+                        if row.action == "skipped":
+                            skipped[(row.reason or "").partition(":")[0]] += 1
+                        elif row.action in ("compressed", "kept"):
+                            counts["renamed"] += row.target != (row.source if row.member is None else row.member)
+                            counts["before"] += row.bytes_before or 0
+                            counts["after"] += row.bytes_after or 0
+            os.ftruncate(self._descriptor, len(self._header))
+        except OSError as error:
+            raise write_error(self._folder, error) from None
+        return Summary(
+            photos=counts["compressed"] + counts["kept"],
+            renamed=counts["renamed"],
+            kept=counts["kept"],
+            copied=counts["copied"],
+            bytes_before=counts["before"],
+            bytes_after=counts["after"],
+            skipped=dict(sorted(skipped.items())),
+            left=counts["left"],
+            manifest=self._folder / MANIFEST,
+        )
+
+    def close(self) -> None:
+        for descriptor in (self._descriptor, self._manifest):
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _line(data: dict[str, Any]) -> bytes:
+    """JSON in ASCII: names that are no UTF-8 are escaped as Python's surrogates."""
+    return (_encode(data) + "\n").encode()
+
+
+def _lines(descriptor: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, line) of the lines that end in a newline."""
+    offset = 0
+    with open(descriptor, "rb", closefd=False) as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield offset, line
+            offset += len(line)
+
+
+def _parsed(folder: Path, line: bytes, *keys: str | int) -> Any:
+    """The value at `keys` of a line. CompressError if there is none."""
+    try:
+        value = json.loads(line)
+        for key in keys:
+            value = value[key]
+    except (ValueError, LookupError, TypeError):
+        raise CompressError(f"{folder}: its {JOURNAL} or {MANIFEST} was not written by qtable compress") from None
+    return value
+
+
+def _check_identity(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    for key in sorted({*old, *new}):
+        was, is_now = old.get(key), new.get(key)
+        if was != is_now:
+            raise CompressError(
+                f"{folder} holds another run: its {key} is {was!r}, now {is_now!r}; choose another folder"
+            )
+
+
+@contextmanager
+def output(folder: Path, target: str) -> Iterator[IO[bytes]]:
+    """A new file that gets its name `folder/target` when it is finished, and goes if it is not. Skip if none can."""
+    part, path = folder / (PART + secrets.token_hex(8)), folder / target
+    try:
+        with open(part, "x+b") as file:
+            yield file
+        try:
+            part.replace(path)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            raise Skip("name too long") from None
+        raise
+
+
+def write_error(target: Path, error: OSError) -> CompressError:
+    """What to say where the target cannot be written (a full disk)."""
+    return CompressError(
+        f"{target}: {error.strerror or error}; what was written before is whole, and the same command continues"
+    )
