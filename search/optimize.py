@@ -351,8 +351,11 @@ def percent(fraction: float | None) -> str:
 
 
 def three_savings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Of the standard qualities that the found front reaches those nearest to 75, 50 and 20 (fewer if it is short)."""
-    rows = list(summary["savings"])
+    """Of the standard qualities that the found front reaches those nearest to 75, 50 and 20 (fewer if it is short).
+
+    None if the fronts have no range of scores in common: a flat curve has no size of its own.
+    """
+    rows = list(summary["savings"]) if summary["bd_rate"] is not None else []
     nearest = (
         {min(range(len(rows)), key=lambda i: abs(rows[i]["quality"] - q)) for q in (75, 50, 20)} if rows else set()
     )

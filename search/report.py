@@ -12,7 +12,9 @@ import base64
 import hashlib
 import json
 import math
+import re
 import shlex
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,7 +24,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -54,6 +56,8 @@ CROPS: Final = 6
 CROP_SIDE: Final = 160
 CROP_BYTES: Final = 300_000
 """Bound on what all crops add to the page."""
+SMALL: Final = 8
+"""Of the smallest words in charts, in points: still legible where a phone shows a chart at 350 pixels."""
 LISTED: Final = 20
 """Classes and skipped photos that are named; the rest is counted."""
 
@@ -121,8 +125,9 @@ class Run:
     """A finished run of `qtable optimize`, tested on `splits["test"]` photos.
 
     header: the archive's. coding: the codec and its libraries. standard: by rising quality. found: by rising size on
-    `search`. savings: at most three. change, change_on_search: BD-rates. clean: the score of the uncompressed photos,
-    NaN if it is not known. statistics: of `fit`, or in words why there are none.
+    `search`. savings: at most three; none if the curves have no range of scores in common. change, change_on_search:
+    BD-rates. clean: the score of the uncompressed photos, NaN if it is not known. statistics: of `fit`, or in words why
+    there are none.
     """
 
     folder: Path
@@ -325,10 +330,11 @@ def reopen(run: Run, source: Source, progress: Progress | None = None) -> ImageS
 def changes(run: Run, rng: np.random.Generator) -> list[Estimate]:
     """For each of `run.found` the change of bytes against standard tables at equal score, where the curve has its size.
 
-    Paired: 95% intervals over photos resampled alike for both. NaN where standard tables do not reach the score.
+    Paired: 95% intervals over photos resampled alike for both. NaN where standard tables do not reach the score, and
+    if the curves have no range of scores in common: a flat one has no size of its own.
     """
     column = run.column
-    if column is None:
+    if column is None or not math.isfinite(run.change.value):
         return [Estimate(math.nan)] * len(run.found)
     standard, found = (
         Measured(
@@ -459,7 +465,8 @@ def headline(run: Run) -> str:
     """What the run found, in one sentence."""
     where = f"on {run.photos:,} test photos"
     if not math.isfinite(run.change.value):
-        return f"Found and standard tables reach no {run.metric} in common {where}: their bytes cannot be compared."
+        reason = f"Found and standard tables have no range of {run.metric} in common"
+        return f"{reason} {where}: their bytes cannot be compared."
     verdict = (
         f"At equal {run.metric} the found tables need {fewer(run.change.value)} bytes than the standard tables"
         f" (95% interval: {span(run.change)}), measured {where}."
@@ -480,10 +487,16 @@ def saving_sentence(run: Run, saving: Saving) -> str:
     use = saving.use
     if use is None:
         return f"{sentence} None of the found tables was as good as {quality} on the search photos."
-    return (
-        f"{sentence} The smallest tables that were as good as {quality} on the search photos are {use.name}:"
+    sentence += (
+        f" The smallest tables that were as good as {quality} on the search photos are {use.name}:"
         f" on the test photos {use.bytes.value:,.0f} bytes and {use.score.value:.1%}."
     )
+    if use.bytes.value >= before:
+        sentence += (
+            f" They are no smaller than {quality} ({before:,.0f} bytes), as no smaller tables found were as good there;"
+            " a larger --budget tries more."
+        )
+    return sentence
 
 
 def _spoken(point: Point) -> str:
@@ -508,6 +521,7 @@ def page(run: Run, images: ImageSet | None, without: str = "", price: float | No
         lstrip_blocks=True,
         finalize=_printable,
     )
+    environment.filters["shell"] = _shell
     style, script = (Markup(loader.get_source(environment, f"report.{kind}")[0]) for kind in ("css", "js"))
     seed = run.identity.get("seed")
     found_changes = changes(run, np.random.default_rng(seed if isinstance(seed, int) and seed >= 0 else 0))
@@ -546,6 +560,12 @@ def _printable(value: Any) -> Any:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in value)
 
 
+def _shell(text: str) -> Markup:
+    """A command whose options are not broken behind their hyphens where lines end."""
+    escaped = str(escape(_printable(text)))
+    return Markup(re.sub(r"(?<!\S)--?\w[\w-]*", r'<span class="whole">\g<0></span>', escaped))
+
+
 def _notes(run: Run) -> list[str]:
     """What must be known to read the headline."""
     notes = [
@@ -557,7 +577,7 @@ def _notes(run: Run) -> list[str]:
             f"On the {run.splits['search']:,} search photos, on which tables were chosen, it looked like"
             f" {fewer(run.change_on_search)}: the difference is the price of choosing."
         )
-    if math.isfinite(run.clean):
+    if math.isfinite(run.clean) and run.metric != METRICS["agreement"]:  # with themselves they agree
         notes.append(f"Uncompressed, the test photos reach {run.clean:.1%} {run.metric}.")
     if _record(run.header, "photos").get("source") == "embedded":
         notes.append(
@@ -595,18 +615,21 @@ def _entry(point: Point) -> dict[str, Any]:
 
 def _front_charts(run: Run, found_changes: Sequence[Estimate]) -> list[dict[str, Any]]:
     """The front over the standard curve, and the paired changes of bytes at equal score."""
-    figure, axes = plot.new_axes(5.0, 3.7)
+    figure, axes = plot.new_axes(4.4, 3.5)
+    axes.set_xmargin(0.12)  # room for the last name
     standard = [_entry(p) for p in run.standard]
     plot.front(axes, standard, "standard tables", plot.STANDARD_COLOUR, marker="s", names=True)
     axes.lines[0].set_markerfacecolor("white")  # to be told apart in grey
+    for name in axes.texts:
+        name.set_fontsize(SMALL)
     plot.front(axes, [_entry(p) for p in run.found], "found tables")
-    axes.set_ylabel(_printable(f"{run.metric} (%)"), parse_math=False)
+    axes.set_ylabel(textwrap.fill(_printable(f"{run.metric} (%)"), 30), parse_math=False)
     axes.legend(loc="lower right")
     links = {p.id: (_title(p), axes, p.bytes.value, 100 * p.score.value) for p in (*run.standard, *run.found)}
     charts = [_chart(figure, "front", links)]
     values = np.array(found_changes)
     if np.isfinite(values[:, 0]).any():
-        figure, axes = plot.new_axes(5.0, 2.6)
+        figure, axes = plot.new_axes(4.4, 2.5)
         scores = np.array([p.score.value for p in run.found])
         plot.changes(axes, scores, *values.T)
         axes.set_xlabel(_printable(f"{run.metric} (%)"), parse_math=False)
@@ -640,9 +663,9 @@ def _points(run: Run, found_changes: Sequence[Estimate]) -> Iterator[dict[str, A
             "short": point.short,
             "standard": change is None,
             "bytes": f"{point.bytes.value:,.0f}",
-            "bytes_interval": f"{small:,.0f} to {large:,.0f}",
+            "bytes_interval": (f"{small:,.0f}", f"{large:,.0f}"),
             "score": f"{point.score.value:.1%}",
-            "score_interval": f"{low:.1%} to {high:.1%}",
+            "score_interval": (f"{low:.1%}", f"{high:.1%}"),
             "change": fewer(change.value) if change is not None and known else None,
             "change_interval": span(change) if change is not None and known else None,
             "tables": list(zip(_table_names(point.tables), _texts(point.tables), strict=True)),
@@ -692,12 +715,12 @@ def _rate(run: Run, images: ImageSet | None) -> dict[str, Any] | None:
     names = _spoken(standard), found.name
     charts = []
     for label, components in (("luma (Y)", [0]), ("chroma (Cb and Cr)", [1, 2])):
-        figure, axes = plot.new_axes(5.0, 2.4)
+        figure, axes = plot.new_axes(4.4, 2.4)
         plot.spectrum(
             axes, [(n, part.frequencies[components].sum(axis=0)) for n, part in zip(names, parts, strict=True)]
         )
         axes.set_ylabel("bytes a photo")
-        axes.legend(loc="upper right", title=label, fontsize=8)
+        axes.legend(loc="upper right", title=label, fontsize=SMALL)
         charts.append(_chart(figure, f"rate-{components[0]}"))
     rows = [
         {"name": name, "bytes": [f"{b:,.1f}", f"{f:,.1f}"], "shares": [f"{b / whole[0]:.1%}", f"{f / whole[1]:.1%}"]}
@@ -740,7 +763,7 @@ def _sensitivity_maps(run: Run) -> dict[str, Any]:
 
 def _sizes(run: Run) -> dict[str, Any]:
     """How sizes are distributed over photos, with standard tables and with the found ones that are as good."""
-    figure, axes = plot.new_axes(5.0, 3.4)
+    figure, axes = plot.new_axes(4.4, 3.8)
     rows = []
     for i, (standard, found) in enumerate(run.pairs):
         change = found.photo_bytes / standard.photo_bytes - 1
@@ -756,7 +779,9 @@ def _sizes(run: Run) -> dict[str, Any]:
             f" {np.median(change):+.1%}, nine in ten between {least:+.1%} and {most:+.1%};"
             f" {grown:,} of {run.photos:,} grow."
         )
-    axes.legend(loc="lower right", fontsize=7)
+    handles, names = axes.get_legend_handles_labels()
+    columns = handles[::2] + handles[1::2], names[::2] + names[1::2]
+    figure.legend(*columns, loc="outside lower center", ncols=2, fontsize=SMALL)
     return {"chart": _chart(figure, "sizes"), "rows": rows}
 
 
@@ -846,7 +871,7 @@ def _volumes(run: Run, price: float | None) -> Iterator[dict[str, Any]]:
                 "before": f"{before:,.2f}",
                 "after": f"{before - saved[0]:,.2f}",
                 "saved": f"{saved[0]:,.2f}",
-                "interval": f"{saved[1]:,.2f} to {saved[2]:,.2f}" if math.isfinite(saved[1]) else "unknown",
+                "interval": (f"{saved[1]:,.2f}", f"{saved[2]:,.2f}") if math.isfinite(saved[1]) else None,
                 "worth": None if price is None else f"{saved[0] * price:,.2f}",
             }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import io
 import json
 import math
@@ -13,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +21,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.actions import interaction
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.common.actions.pointer_input import PointerInput
 
 from qtable import plot
 from qtable.archive import Archive
@@ -30,6 +35,7 @@ from qtable.data import ImageSet
 from qtable.front import Curve, size_change
 from qtable.sensitivity import BINS, Sensitivity
 from qtable.tables import QTables
+from qtable.task import METRICS
 from search import report
 from search.optimize import max_drop_sentence, three_savings
 from search.report import Estimate, Run, Source
@@ -174,6 +180,47 @@ def test_the_figures_are_those_of_the_summary(job: Path, page: str) -> None:
         assert fact in seen.text
 
 
+def test_a_run_that_goes_on_says_that_its_report_is_old(
+    job: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def go_on(*more: str) -> list[str]:
+        capsys.readouterr()
+        qtable(
+            "optimize", "--data", job / "photos", "--model", f"{job / 'model.py'}:net", "--out", copy, "--budget", "9",
+            *more,
+        )  # fmt: skip
+        return capsys.readouterr().err.splitlines()
+
+    assert not any("renews it" in line for line in go_on())
+    (copy / "report.html").write_text("")
+    assert f"{copy / 'report.html'} is from before; qtable report {copy} renews it" in go_on("--json")
+
+
+def test_without_a_range_of_scores_in_common_no_saving_is_told(copy: Path) -> None:
+    write_summary(copy, summary_of(copy) | {"bd_rate": None, "bd_rate_ci": [None, None]})
+    flat = Run.open(copy)
+    assert flat.savings == ()
+    assert np.isnan(np.array(report.changes(flat, np.random.default_rng(0)))).all()
+    seen = Page(report.page(flat, None, "none"))
+    assert "Found and standard tables have no range of top-1 accuracy in common on" in seen.text
+    assert "None can be told" in seen.text
+    assert "Left out: found and standard tables have no range of top-1 accuracy in common." in seen.text
+
+
+def test_tables_larger_than_the_standard_ones_are_said_to_be(run: Run) -> None:
+    standard = run.standard[9]
+    size = f"They are no smaller than {report._spoken(standard)} ({standard.bytes.value:,.0f} bytes)"
+    for use, said in ((run.standard[-1], True), (run.standard[0], False)):
+        sentence = report.saving_sentence(run, replace(run.savings[0], standard=standard, use=use))
+        assert (size in sentence) == said
+        assert ("a larger --budget tries more." in sentence) == said
+
+
+def test_what_is_so_by_definition_is_not_said(run: Run) -> None:
+    assert any("Uncompressed" in note for note in report._notes(run))
+    assert not any("Uncompressed" in note for note in report._notes(replace(run, metric=METRICS["agreement"])))
+
+
 def test_the_page_is_small_whole_and_links_to_what_it_has(page: str) -> None:
     seen = Page(page)
     assert len(page) < 2_000_000
@@ -237,7 +284,7 @@ def test_changes_are_those_of_the_curves(run: Run) -> None:
         (Estimate(0.05, 0.02, 0.08), "(95% interval: 2.0% to 8.0% more)"),
         (Estimate(-0.2), "No saving is proved. At equal"),
         (Estimate(-0.2), "(95% interval: unknown, too few resamples reach this score)"),
-        (Estimate(math.nan), "reach no top-1 accuracy in common on"),
+        (Estimate(math.nan), "have no range of top-1 accuracy in common on"),
     ],
 )  # fmt: skip
 def test_the_headline_claims_what_is_proved(run: Run, change: Estimate, sentence: str) -> None:
@@ -653,40 +700,219 @@ def test_a_spectrum_sums_over_diagonals() -> None:
 
 # ---- in a browser ---------------------------------------------------------------------------------------------
 
-WRAPPER = """<!doctype html><body><script>
-const sizes = [375, 1280];
-const results = [];
-for (const width of sizes) {
-  const frame = document.createElement("iframe");
-  frame.style = `width: ${width}px; height: 800px; border: 0`;
-  frame.srcdoc = PAGE;
-  frame.onload = () => {
-    const page = frame.contentDocument, link = page.querySelectorAll(".over a")[3];
-    link.dispatchEvent(new MouseEvent("click", {bubbles: true, cancelable: true}));
-    const view = frame.contentWindow, panels = [...page.querySelectorAll(".panel")];
-    const shown = panels.filter((p) => view.getComputedStyle(p).visibility === "visible").map((p) => "#" + p.id);
-    const scroll = page.documentElement.scrollWidth, tapped = link.getAttribute("href");
-    results.push({width, inner: view.innerWidth, scroll, tapped, shown, injected: view.injected ?? null});
-    if (results.length === sizes.length) document.body.textContent = JSON.stringify(results);
+PHONE, DESKTOP = (390, 844), (1280, 900)
+
+
+class Screen:
+    """Headless Chromium that lays pages out as wide as it is told."""
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self.driver = driver
+
+    def open(self, page: Path, size: tuple[int, int], place: str = "") -> None:
+        """A window of `size` pixels; a narrow one is a phone's, with touch."""
+        phone = size[0] < 500
+        metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": phone}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": phone})
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen"})
+        self.driver.get("about:blank")  # a place alone would not load the page anew
+        self.driver.get(page.as_uri() + place)
+
+    def ask(self, script: str) -> Any:
+        """What the body of a JavaScript function returns in the page."""
+        return self.driver.execute_script(script)
+
+    def shown(self) -> list[str]:
+        """The panels that can be seen, and the points that have a ring."""
+        shown: list[str] = self.ask(
+            """
+            const seen = (panel) => getComputedStyle(panel).visibility === "visible";
+            const ringed = (a) => getComputedStyle(a.querySelector("circle")).stroke !== "none";
+            const panels = [...document.querySelectorAll(".panel")].filter(seen).map((panel) => panel.id);
+            const points = [...document.querySelectorAll(".over a")].filter(ringed);
+            return [...new Set([...panels, ...points.map((a) => a.getAttribute("href").slice(1))])];
+            """
+        )
+        return shown
+
+    def points(self) -> dict[str, tuple[float, float]]:
+        """Where on the screen the first chart has the points, by the panel that they lead to."""
+        places: dict[str, list[float]] = self.ask(
+            """
+            document.querySelector("figure").scrollIntoView({block: "center"});
+            return Object.fromEntries([...document.querySelector(".over").querySelectorAll("a")].map((a) => {
+              const box = a.getBoundingClientRect();
+              return [a.getAttribute("href").slice(1), [box.x + box.width / 2, box.y + box.height / 2]];
+            }));
+            """
+        )
+        return {name: (x, y) for name, (x, y) in places.items()}
+
+    def tap(self, x: float, y: float, touch: bool) -> None:
+        """A finger, or the left button of a mouse that was elsewhere."""
+        kind = interaction.POINTER_TOUCH if touch else interaction.POINTER_MOUSE
+        actions = ActionBuilder(self.driver, mouse=PointerInput(kind, kind), duration=0)
+        actions.pointer_action.move_to_location(round(x), round(y)).pointer_down().pointer_up()
+        actions.perform()
+
+    def hover(self, x: float, y: float) -> None:
+        actions = ActionBuilder(self.driver, duration=0)
+        actions.pointer_action.move_to_location(round(x), round(y))
+        actions.perform()
+
+
+@pytest.fixture(scope="module")
+def screen() -> Iterator[Screen]:
+    chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("no chromium with chromedriver here (scripts/system.sh browser): the page is not looked at")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    started = webdriver.Chrome(options, Service(driver))
+    yield Screen(started)
+    started.quit()
+
+
+@pytest.fixture(scope="module")
+def pages(job: Path, page: str, hostile_page: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The report; the one of hostile names; and one with a metric of a long name, without photos."""
+    folder = tmp_path_factory.mktemp("pages")
+    long = report.page(replace(Run.open(job / "run"), metric=METRICS["agreement"]), None, "there are none")
+    texts = {"report": page, "hostile": hostile_page, "long": long}
+    for name, text in texts.items():
+        (folder / f"{name}.html").write_text(text, encoding="utf-8")
+    return {name: folder / f"{name}.html" for name in texts}
+
+
+OUTSIDE = """
+const scrolls = (e) => ["auto", "scroll"].includes(getComputedStyle(e).overflowX);
+const within = (e) => e !== null && (scrolls(e) || within(e.parentElement));
+return [...document.body.querySelectorAll("*")].filter((e) => {
+  const box = e.getBoundingClientRect();
+  return (box.right > document.documentElement.clientWidth + 0.5 || box.left < -0.5) && !within(e.parentElement);
+}).map((e) => e.outerHTML.slice(0, 200));
+"""
+FIGURES = """
+const box = (e) => e.getBoundingClientRect();
+const drawn = (e) => box(e).width + box(e).height > 0;
+const inside = (a, b) =>
+  a.left > b.left - 2 && a.right < b.right + 2 && a.top > b.top - 2 && a.bottom < b.bottom + 2;
+const coloured = (e) => [getComputedStyle(e).fill, getComputedStyle(e).stroke].some((c) => {
+  const [r, g, b] = c.match(/[\\d.]+/g) ?? [0, 0, 0];
+  return r !== g || g !== b;
+});
+return [...document.querySelectorAll("figure svg:not(.over)")].map((svg) => {
+  const words = [...svg.querySelectorAll("text")].filter(drawn);
+  return {
+    map: svg.closest(".maps") !== null,
+    width: box(svg).width,
+    height: box(svg).height,
+    pictures: [...svg.querySelectorAll("image")].filter(drawn).length,
+    words: words.length,
+    marks: [...svg.querySelectorAll("use, path, rect")].filter((e) => drawn(e) && coloured(e)).length,
+    smallest: Math.min(...words.map((e) => parseFloat(getComputedStyle(e).fontSize) * svg.getScreenCTM().a)),
+    cut: words.filter((e) => !inside(box(e), box(svg))).map((e) => e.textContent),
   };
-  document.body.append(frame);
-}
-</script>"""
+});
+"""
 
 
-def test_it_fits_a_phone_and_a_tap_shows_a_point(hostile_page: str, tmp_path: Path) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-headless-shell", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no chromium here: whether the page fits a phone is not tested")
-    wrapper = tmp_path / "wrapper.html"
-    wrapper.write_text(WRAPPER.replace("PAGE", json.dumps(hostile_page).replace("</", "<\\/")), encoding="utf-8")
-    done = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-         "--virtual-time-budget=10000", "--dump-dom", wrapper.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    seen = html.unescape(Page(done.stdout).text)
-    for result in json.loads(seen[seen.index("[") :]):
-        assert result["scroll"] <= result["inner"] == result["width"]
-        assert result["shown"] == [result["tapped"]]
-        assert result["injected"] is None
+@pytest.mark.parametrize("size", [(320, 640), PHONE, DESKTOP], ids=str)
+@pytest.mark.parametrize("name", ["report", "hostile", "long"])
+def test_it_fits_the_screen(screen: Screen, pages: dict[str, Path], name: str, size: tuple[int, int]) -> None:
+    screen.open(pages[name], size)
+    inner, scroll = screen.ask("return [innerWidth, document.scrollingElement.scrollWidth]")
+    assert scroll <= inner == size[0]
+    assert screen.ask(OUTSIDE) == []
+    assert screen.ask("return globalThis.injected ?? null") is None
+    assert screen.ask("return [...document.images].every((image) => image.naturalWidth > 0)")
+    assert screen.driver.get_log("browser") == []  # nothing was refused, nothing failed
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=str)
+@pytest.mark.parametrize("name", ["report", "long"])
+def test_no_picture_is_empty_cut_or_too_small_to_read(
+    screen: Screen, pages: dict[str, Path], run: Run, name: str, size: tuple[int, int]
+) -> None:
+    screen.open(pages[name], size)
+    figures = screen.ask(FIGURES)
+    charts, maps = ([f for f in figures if f["map"] == kind] for kind in (False, True))
+    assert len(charts) == 5
+    assert len(maps) == 3 + 2 * len({use.name for _, use in run.pairs})
+    for figure in figures:
+        assert figure["width"] >= 250
+        assert figure["height"] >= 150
+        assert figure["smallest"] >= 8.5
+        assert figure["cut"] == []
+    assert charts[0]["marks"] > len(run.found)
+    assert all(figure["marks"] >= 5 for figure in charts)
+    for figure in maps:
+        assert figure["pictures"] == 1
+        assert figure["words"] >= 64 + 2 * 8 + 2
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=str)
+def test_a_point_shows_its_tables(
+    screen: Screen, pages: dict[str, Path], job: Path, run: Run, size: tuple[int, int]
+) -> None:
+    screen.open(pages["report"], size)
+    assert screen.shown() == [run.chosen.id]
+    points, phone = screen.points(), size == PHONE
+    assert set(points) == {p.id for p in (*run.found, *run.standard)}
+    alone = {a: min(math.dist(points[a], points[b]) for b in points if b != a) for a in points}
+    apart = sorted(points, key=lambda name: -alone[name])
+    tried = [*apart[:2], *(p.id for p in run.found if alone[p.id] > 4)]
+    for name in tried:
+        screen.tap(*points[name], touch=phone)
+        assert screen.shown() == [name]
+    lone = apart[0]
+    beside = points[lone][0] - min(12.0, alone[lone] / 3), points[lone][1]
+    screen.tap(*beside, touch=phone)  # fingers are wide
+    assert screen.shown() == [lone]
+    point = next(p for p in (*run.found, *run.standard) if p.id == apart[1])
+    if not phone:
+        screen.hover(*points[point.id])
+        assert screen.shown() == [point.id]
+    screen.tap(*points[point.id], touch=phone)
+    words = screen.ask(f"return document.getElementById({point.id!r}).innerText")
+    assert f"{point.bytes.value:,.0f} bytes a photo" in " ".join(words.split())
+    for table in point.tables.values:
+        assert " ".join(map(str, table.ravel().tolist())) in " ".join(words.split())
+    screen.ask(f"document.querySelector('.over a[href=\"#{run.found[0].id}\"]').focus()")
+    assert screen.shown() == [run.found[0].id]
+
+
+def test_links_lead_to_the_tables_that_they_name(screen: Screen, pages: dict[str, Path], run: Run) -> None:
+    def in_view(name: str) -> bool:
+        box = screen.ask(f"return document.getElementById({name!r}).getBoundingClientRect().toJSON()")
+        return bool(0 <= box["top"] < box["bottom"] <= DESKTOP[1])
+
+    screen.open(pages["report"], DESKTOP)
+    for name in (run.found[-1].id, run.standard[0].id):
+        screen.driver.find_element("css selector", f'td a[href="#{name}"]').click()
+        assert screen.shown() == [name]
+        assert in_view(name)
+    screen.driver.back()
+    assert screen.shown() == [run.found[-1].id]
+    screen.open(pages["report"], DESKTOP, f"#{run.standard[-1].id}")
+    assert screen.shown() == [run.standard[-1].id]
+    assert in_view(run.standard[-1].id)
+    screen.open(pages["report"], DESKTOP, "#use")
+    assert screen.shown() == [run.chosen.id]
+
+
+def test_on_paper_nothing_is_hidden_in_a_scroller(screen: Screen, pages: dict[str, Path]) -> None:
+    screen.open(pages["report"], (718, 1000))  # A4 within margins of 1 cm
+    screen.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    hidden = """
+    return [...document.body.querySelectorAll(".scroll, .wide, .code")].filter(
+      (e) => e.scrollWidth > e.clientWidth || e.scrollHeight > e.clientHeight).map((e) => e.outerHTML.slice(0, 200));
+    """
+    assert screen.ask(hidden) == []
+    assert screen.ask(OUTSIDE) == []
+    assert screen.ask("return document.querySelector('.screen').getClientRects().length") == 0

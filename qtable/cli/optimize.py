@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ from qtable.cli.common import (
     console,
     open_images,
     open_task,
+    printable,
     progress_watch,
 )
 from qtable.cli.provenance import header_of
@@ -110,6 +112,10 @@ def optimize_command(
         _show_samplings(summary, out)
     else:
         _show(summary, out)
+    for run in (out / "420", out / "444") if subsampling == "auto" else (out,):
+        if (run / "report.html").exists():
+            line = f"{run / 'report.html'} is from before; qtable report {shlex.quote(str(run))} renews it"
+            console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _cluster(client: Any, job: Job, images: ImageSet, task: Classifier) -> Workforce:
