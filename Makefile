@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check fast slow readme bench results docs venv clean
+.PHONY: demo test check fast slow readme bench results docs notebooks venv clean
 
 # The main job on the embedded photos; results in runs/demo/.
 demo: $(READY)
@@ -38,6 +38,10 @@ bench: $(READY)
 # Everything in results/ but the benchmarks, anew (an hour).
 results: $(READY)
 	bash scripts/results.sh
+
+# The notebooks from top to bottom, with small sizes; the committed files stay as they are (minutes).
+notebooks: $(READY)
+	QTABLE_FAST=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
 
 # docs/cli.md and docs/api.md, from the commands and the docstrings.
 docs: $(READY)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Remakes results/embedded and, where ../shared is, results/imagenet-sample. Run through `make results`.
+# Remakes what results/README.md lists but the benchmarks; what needs ../shared only where that is. `make results`.
 set -euo pipefail
 qtable=.venv/bin/qtable
 keep() { # keep RUN FOLDER NAME...: figures and pictures of a run, without photos or weights
@@ -19,14 +19,12 @@ contest contest-warm --budget 100 --seeds 2 --methods genetic@closed-form,cma-es
 .venv/bin/python -m benchmarks.joint
 if [ -d ../shared/data/imagenet ]; then
     .venv/bin/python -m benchmarks.tables
-    $qtable optimize --data ../shared/data/imagenet --model ../shared/models/classifiers.py:mobilenet_v1_050_160 \
-        --metric agreement --subsampling auto --budget 20 --out runs/results/auto
-    keep runs/results/auto results/imagenet-sample/auto summary.json front.png
+    for name in trellis samples transfer files hymenoptera; do .venv/bin/python -m benchmarks.$name; done
     $qtable compare --data ../shared/data/imagenet --model ../shared/models/classifiers.py:mobilenet_v1_050_160 \
         --metric agreement --thin 2 --budget 40 --seeds 1 --out runs/results/imagenet-contest \
         --methods closed-form,sorted-random,genetic,genetic@closed-form,cma-es@closed-form
     keep runs/results/imagenet-contest results/imagenet-sample/contest compare.json compare.png
 else
-    echo "../shared is not there: results/imagenet-sample is left as it is"
+    echo "../shared is not there: what is made from its photos is left as it is"
 fi
 .venv/bin/python scripts/index_results.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
 from pathlib import Path
 from typing import Any
@@ -63,13 +64,15 @@ def test_every_figure_is_a_measured_one() -> None:
     assert {figure.strip() for figure in figures} <= measured()
 
 
-@pytest.mark.parametrize(
-    "run", sorted(p.parent.relative_to(ROOT / "results") for p in (ROOT / "results").rglob("summary.json"))
-)
-def test_the_index_of_results_has_each_run_with_its_figure(run: Path) -> None:
-    summary = load(f"{run}/summary.json")
-    low, high = summary["bd_rate_ci"]
-    assert f"{summary['bd_rate']:+.1%} [{low:+.1%}, {high:+.1%}] | [picture]({run}/front.png)" in INDEX
+def test_the_index_of_results_is_made_from_the_figures_beside_it() -> None:
+    """If it fails: `python scripts/index_results.py`."""
+    assert runpy.run_path(str(ROOT / "scripts" / "index_results.py"))["page"]() == INDEX
+
+
+def test_every_folder_of_results_is_in_the_index() -> None:
+    for file in (ROOT / "results").rglob("*.json"):
+        folder = file.parent.relative_to(ROOT / "results")
+        assert f"]({folder}/" in INDEX, folder
 
 
 def test_the_layers_figures_are_those_of_its_results() -> None:
