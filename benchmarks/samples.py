@@ -48,7 +48,7 @@ DRAWS: Final = {4: 3, 8: 3, 16: 3, 32: 2, 64: 2, 128: 1, 250: 1}
 SOLUTIONS: Final = ("free", "smooth", "default")
 PAIRS: Final = (("free", "smooth"), ("default", "smooth"), ("default", "free"))
 LEAST: Final = 0.1
-"""Where the default is shrunk less than this, it is as good as free and left out."""
+"""Where the default is shrunk less than this, it is nearly the free solution and left out."""
 
 GROUPS: Final = {"4 to 16": (4, 8, 16), "64 to 250": (64, 128, 250)}
 """Numbers of photos whose draws are also averaged, since one number alone decides little."""

@@ -339,7 +339,8 @@ READING: Final = """
   distillation alone -0.1 and -4.1; normalization 0 and -2; a damped cost, a shared table, a third table, a smoother
   weight, the run-aware rate alone: nothing that both networks confirm. The noise between nearly equal tables is 1.5
   points. None adds to another beyond it; the common limit seems to be the photos (250 to make the tables from).
-- Tables of one network serve the other as well as its own, at the same resolution.
+- The plain closed form of one network serves the other about as well as its own; with the default solver a few percent
+  are lost ([transfer](../transfer/README.md)).
 - With progressive coding on both sides the gain is about 2 points smaller. In 4:4:4 the gain over standard 4:4:4
   tables is -5 to -16%, still ahead of the published ones. Against standard 4:2:0, closed form in 4:4:4 gains -12% and
   -10%, less than in 4:2:0 (-19% and -14%): chroma is better subsampled for these networks.
