@@ -175,8 +175,8 @@ def longer() -> dict[str, Any]:
 def family_against_runs() -> dict[str, Any]:
     """One run for all points against a run for each with as many steps and its own share of each batch.
 
-    Of each run alone: what the family needs at its score, against what the runs need there; where the family does not
-    reach that score, at the highest that it reaches.
+    Of each run alone: what the family needs at its score, against what the runs need there; where no point of the
+    family has that score, at the nearest that one has.
     """
     whole = run(_name("learned, fine-tuned", 0), FAMILY, replace(RECIPE, seed=0))
     multipliers = [p["multiplier"] for p in whole["points"]]
@@ -189,7 +189,7 @@ def family_against_runs() -> dict[str, Any]:
     rows = []
     for i, multiplier in enumerate(multipliers):
         levels = [
-            min(float(right[i][d].mean()), float(family.scores[-1]))
+            float(np.clip(right[i][d].mean(), family.scores[0], family.scores[-1]))
             for d, family in zip(draws(), together, strict=True)
         ]
         changes = [size_change(a, b, level) for a, b, level in zip(apart, together, levels, strict=True)]
