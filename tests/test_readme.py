@@ -46,7 +46,10 @@ def behind_ours() -> float:
 def measured() -> set[str]:
     """Every figure that the README may give, made from results/; 95% is the confidence of all intervals."""
     demo, layer = load("embedded/summary.json"), load("layer/layer.json")["devices"]["cpu"]
-    rates = [demo["bd_rate"], *demo["bd_rate_ci"]]
+    joint = load("joint/joint.json")["two by two"]["against (standard, frozen)"]
+    together = joint["learned, fine-tuned, one table"]
+    rates = [demo["bd_rate"], *demo["bd_rate_ci"], together["bd_rate"], *together["bd_rate_ci"]]
+    rates += [joint[cell]["bd_rate"] for cell in ("learned, frozen", "standard, fine-tuned")]
     return {
         "95%",
         *(f"{rate:+.1%}" for rate in rates),
