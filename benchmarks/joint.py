@@ -39,7 +39,6 @@ SEEDS: Final = (0, 1, 2)
 FAMILY: Final = Family(points=5, largest=50, smallest=6)
 RECIPE: Final = Recipe(steps=400, batch=60, table_rate=0.02, patience=2)
 SHORT: Final = replace(RECIPE, steps=120, every=60)
-LONG: Final = replace(RECIPE, steps=1600, every=200)
 GRID: Final = (8, 15, 30, 60)
 """Qualities at which networks are trained and tested."""
 CELLS: Final[dict[str, tuple[str, str, int]]] = {
@@ -156,22 +155,6 @@ def _scan_curves(name: str, which: str, tables: Sequence[QTables]) -> Curves:
     return [Curve.fit(sizes[:, d].mean(axis=1), right[:, d].mean(axis=1)) for d in draws()]
 
 
-def longer() -> dict[str, Any]:
-    """The two fine-tuned cells that matter most with four times the steps, one seed."""
-    found = {}
-    for cell in ("standard, fine-tuned", "learned, fine-tuned, one table"):
-        what, start, count = CELLS[cell]
-        name = f"long-{_name(cell, 0)}"
-        run(name, replace(FAMILY, start=start), replace(LONG, learn=what, seed=0), count)  # type: ignore[arg-type]
-        found[cell] = curves(name)
-    learned = found["learned, fine-tuned, one table"]
-    frozen = curves(_name("learned, frozen", 0), "standard")
-    return {
-        "against (standard, frozen)": {cell: compared([frozen], [curve]) for cell, curve in found.items()},
-        "against (standard, fine-tuned)": compared([found["standard, fine-tuned"]], [learned]),
-    }
-
-
 def family_against_runs() -> dict[str, Any]:
     """One run for all points against a run for each with as many steps and its own share of each batch.
 
@@ -278,7 +261,6 @@ def growth() -> dict[str, Any]:
 EXPERIMENTS: Final = {
     "two by two": two_by_two,
     "scans alone": scans_alone,
-    "longer": longer,
     "family against runs": family_against_runs,
     "starts": starts,
     "proxies": proxies,
@@ -334,15 +316,6 @@ def page(found: Mapping[str, Any]) -> str:
         lines += ["Bytes of the scans alone: nearer to what larger photos would show, where tables and Huffman tables"]
         lines += ["take no third of the file.", "", "| | against (standard, frozen) |", "|---|---|"]
         lines += [f"| ({cell}) | {text(entry)} |" for cell, entry in entries.items()] + [""]
-    if (grid := found.get("longer")) is not None:
-        lines += [
-            f"## Four times the steps ({LONG.steps}, one seed)",
-            "",
-            "| | against (standard, frozen) |",
-            "|---|---|",
-        ]
-        lines += [f"| ({cell}) | {text(entry)} |" for cell, entry in grid["against (standard, frozen)"].items()]
-        lines += ["", f"Against each other: {text(grid['against (standard, fine-tuned)'])}.", ""]
     if (rows := found.get("family against runs")) is not None:
         lines += ["## One network for all points against one for each", ""]
         lines += [
