@@ -25,6 +25,14 @@ CONTESTS: Final = {
             " the same. Selection by Pareto rank, small steps in few dimensions and a proper acceptance rule cure it."
         ),
     ),
+    "embedded/contest-others": (
+        "The other search methods from nothing, beside the genetic one",
+        "Half of the budget above.",
+    ),
+    "embedded/contest-published": (
+        "Published tables and the closed form",
+        "Every other crop; each method is a path of tables from many bytes to few, of which 33 points are taken.",
+    ),
     "embedded/contest-racing": (
         "Racing against scoring every candidate on all photos",
         "Both may look at as many photos; the picture shows how many evaluations' worth each needed.",

@@ -13,6 +13,8 @@ contest() { # contest NAME OPTION...: a contest of search methods on the embedde
 $qtable optimize --max-drop 2% --out runs/results/embedded
 keep runs/results/embedded results/embedded summary.json front.png
 contest contest-cold --budget 400 --seeds 3 --thin 4 --methods random,sorted-random,genetic,cma-es,mcmc,bayesian,notebook-ga-product,notebook-ga-curve,notebook-mcmc-step,notebook-mcmc-average
+contest contest-others --budget 200 --seeds 3 --thin 4 --methods genetic,genetic-spea2,annealing,bayesian-gp,quasi-random,differential-evolution,particle-swarm,firefly
+contest contest-published --budget 33 --seeds 1 --thin 2 --methods closed-form,rd-opt,rd-opt-per-frequency,deepn-jpeg,grace,opts,optd,mozjpeg-1,mozjpeg-2,mozjpeg-3,mozjpeg-4,mozjpeg-5,mozjpeg-6,mozjpeg-7,mozjpeg-8
 contest contest-racing --budget 200 --seeds 3 --thin 2 --methods genetic,genetic+racing
 contest contest-closed --budget 33 --seeds 1 --methods closed-form
 contest contest-warm --budget 100 --seeds 2 --methods genetic@closed-form,cma-es@closed-form
