@@ -35,7 +35,7 @@ readme: $(READY)
 bench: $(READY)
 	for name in layer rate evaluate cluster compress; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
-# Everything in results/ but the benchmarks, anew (an hour).
+# Everything in results/ but the benchmarks, anew (hours).
 results: $(READY)
 	bash scripts/results.sh
 

@@ -18,7 +18,9 @@ CONTESTS: Final = {
     "embedded/contest-cold": (
         "Search methods from nothing",
         (
-            "The notebook's four begin with fifteen sorted random tables and hardly improve on those. Its genetic algorithms"
+            "Bytes at equal score count only the scores that a front reaches, and the fronts of some are short: read the"
+            " hypervolume first. By bytes on `test` none but `random` is told apart from the others. The four of the JpegNN"
+            " lab notebook (https://github.com/cucapra/JpegNN, rebuilt here) begin with fifteen sorted random tables and hardly improve on those. Its genetic algorithms"
             " have no mutation and one fitness number with one best point, so all fifteen become one table and they run out"
             " of new ones before the budget ends; averaging neighbours can only take differences away and ends the same"
             " way; steps of up to 7 in most entries at once make nearly every proposal worse, and its coin accepts them all"
@@ -58,10 +60,12 @@ Each figure is the change of bytes at equal score (BD-rate, negative is smaller)
 else is said, on photos that nothing was chosen on, with its paired 95% interval. Real files of libjpeg-turbo, same
 sampling and entropy coding on both sides. "agreement" is the share of photos whose top answer stays what it is on the
 uncompressed photo. The embedded task is for trying the tool (its crops show the same places in several ways, so its
-intervals are too narrow); the other photos are 500 of ImageNet, shorter side 256, with two or three MobileNets.
+intervals are too narrow); the other photos are 500 of ImageNet, shorter side at most 256, with one to three MobileNets.
 
 `make results` remakes everything but the benchmarks (hours), `make bench` the benchmarks; `scripts/results.sh` has the
-commands. Minutes are those of an idle machine with two cores (x86_64, no GPU), about.
+commands. Minutes are about those of an idle two-core x86_64 machine without GPU. The photos and networks are not ours to
+give: what is made from them needs `../shared/data` (500 ImageNet photos, one for each even class index, as lossless WebP
+with a `labels.csv`; the ants and bees) and `../shared/models` (MobileNetV1), and is left as it is where they are missing.
 
 | question | answer | page | command | minutes |
 |---|---|---|---|---|
@@ -108,7 +112,7 @@ def rate(entry: Mapping[str, Any], key: str = "bd_rate") -> str:
 
 
 def tables(figures: Any) -> str:
-    """What `qtable optimize` makes, and its lead over the best published tables of each column."""
+    """What `qtable optimize` makes, and its lead over the best of `PUBLISHED` in each column."""
     parts, leads = [], []
     for metric, ours in (("top-1", "labels, run-aware"), ("agreement", "distillation, run-aware")):
         cells = [figures[f"{ours} | {network} | 4:2:0 optimized"][metric] for network in NETWORKS]
@@ -116,7 +120,7 @@ def tables(figures: Any) -> str:
         for network, cell in zip(NETWORKS, cells, strict=True):
             known = (figures.get(f"{name} | {network} | 4:2:0 optimized") for name in PUBLISHED)
             leads.append(100 * (min(e[metric]["bd_rate"] for e in known if e is not None) - cell["bd_rate"]))
-    lead = f"{min(leads):.1f} to {max(leads):.1f} points ahead of the best published tables of each column"
+    lead = f"{min(leads):.1f} to {max(leads):.1f} points ahead of the best others in each column (not proved)"
     return f"`qtable optimize`: {'; '.join(parts)}; {lead}"
 
 
@@ -146,12 +150,12 @@ def files(figures: Any) -> str:
 
 
 def joint(figures: Any) -> str:
-    """The 2 x 2 with one table."""
     frozen, tuned = (figures["two by two"][f"against (standard, {which})"] for which in ("frozen", "fine-tuned"))
-    best = "learned, fine-tuned, one table"
+    one, two = "learned, fine-tuned, one table", "learned, fine-tuned"
     return (
-        f"learned tables and network {rate(frozen[best])}; tables alone {rate(frozen['learned, frozen'])}, network alone"
-        f" {rate(frozen['standard, fine-tuned'])}; learned against standard tables, both fine-tuned: {rate(tuned[best])}"
+        f"network and one table {rate(frozen[one])}, and two tables {rate(frozen[two])}; two tables alone"
+        f" {rate(frozen['learned, frozen'])}, network alone {rate(frozen['standard, fine-tuned'])}; against standard tables"
+        f" with a fine-tuned network: one {rate(tuned[one])}, two {rate(tuned[two])}"
     )
 
 
@@ -182,7 +186,7 @@ ROWS: Final = (
     EMBEDDED,
     Row(
         "imagenet-sample/tables.json",
-        "Closed forms, sixteen published tables and every refinement, two networks",
+        "Closed forms, every refinement, and fourteen published or related tables, two networks",
         tables,
         "python -m benchmarks.tables",
         90,
@@ -286,17 +290,21 @@ def contest(name: str) -> str:
     """A section: one line per method, the largest hypervolume first."""
     result: dict[str, Any] = json.loads((RESULTS / name / "compare.json").read_text())
 
+    photos, count = result["photos"], len(result["seeds"])
+    seeds = f"{count} seed{'s' if count > 1 else ''}"
+    brackets = "the range over the seeds" if count > 1 else "95% intervals over photos, of bytes on `test`"
+    intervals = {run["name"]: run for run in result["runs"]} if count == 1 else {}
+
     def spread(values: dict[str, float | None], form: str) -> str:
         if values["median"] is None:
             return "-"
         median, low, high = (format(values[key], form) for key in ("median", "low", "high"))
-        return f"{median} [{low}, {high}]"
+        return f"{median} [{low}, {high}]" if count > 1 else median
 
-    photos = result["photos"]
     lines = [
         f"\n### {CONTESTS[name][0]}\n",
         (
-            f"{photos['search']} search and {photos['test']} test photos, {len(result['seeds'])} seeds."
+            f"{photos['search']} search and {photos['test']} test photos, {seeds}. Brackets: {brackets}."
             f" [picture]({name}/compare.png)\n"
         ),
         f"{CONTESTS[name][1]}\n",
@@ -305,7 +313,9 @@ def contest(name: str) -> str:
     ]
     for method in sorted(result["methods"], key=lambda m: -m["hypervolume"]["median"]):
         cells = [method["name"], f"{method['spent']:.0f}", spread(method["hypervolume"], ".3f")]
-        cells += [spread(method[key], "+.1%") for key in ("bd_rate", "bd_rate_search")]
+        for key in ("bd_rate", "bd_rate_search"):
+            one = intervals.get(method["name"], {})
+            cells.append(rate(one) if key == "bd_rate" and one.get(key) is not None else spread(method[key], "+.1%"))
         lines.append("| " + " | ".join(cells) + " |")
     if name == "embedded/contest-racing":
         lines += ["", racing_gain(result["runs"])]

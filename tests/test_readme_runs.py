@@ -39,7 +39,7 @@ def my_network():
 
         def forward(self, prepared):
             rgb = 255 * (prepared * self.std + self.mean)
-            return self.network(torch.nn.functional.interpolate(rgb, (64, 64), mode="area"))
+            return self.network(torch.nn.functional.interpolate(rgb, (56, 56), mode="area"))
 
     return Unprepared()
 """
@@ -54,7 +54,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = ImageSet.open()
     for split in (images.fit, images.search, images.test):
         for i in range(0, len(split), 6):
-            photo = folder / "PHOTOS" / images.classes[split.labels[i]] / f"{split.names[i].replace('/', '-')}.png"
+            photo = folder / "PHOTOS" / str(split.labels[i]) / f"{split.names[i].replace('/', '-')}.png"
             photo.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(split.images[i]).save(photo)
     return folder
