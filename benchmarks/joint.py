@@ -20,8 +20,7 @@ import numpy as np
 import torch
 
 from qtable import plot
-from qtable.cli.inspect import jpeg_facts
-from qtable.codec import Codec
+from qtable.codec import Codec, read_header
 from qtable.data import ImageSet
 from qtable.front import Curve, bd_rate, interval, resamples, size_change
 from qtable.models import load_model
@@ -151,7 +150,7 @@ def _scan_curves(name: str, which: str, tables: Sequence[QTables]) -> Curves:
     files = [[Codec().encode(image, t) for image in images().test.images] for t in tables]
     if not np.array_equal(whole, [[len(file) for file in row] for row in files]):
         raise ValueError(f"{RUNS / name}: its tables are not those that were tested")
-    sizes = np.array([[jpeg_facts(file)["sizes"]["scan data"] for file in row] for row in files])
+    sizes = np.array([[read_header(file).scan_bytes for file in row] for row in files])
     return [Curve.fit(sizes[:, d].mean(axis=1), right[:, d].mean(axis=1)) for d in draws()]
 
 
