@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from qtable import ImageSet
+from qtable import Codec, ImageSet, QTables
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
@@ -57,6 +57,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
             photo = folder / "PHOTOS" / str(split.labels[i]) / f"{split.names[i].replace('/', '-')}.png"
             photo.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(split.images[i]).save(photo)
+    (folder / "photo.jpg").write_bytes(Codec().encode(images.test.images[0], QTables.standard(50)))
     return folder
 
 
