@@ -9,7 +9,7 @@ READY := .venv/ready
 demo: $(READY)
 	$(BIN)/qtable optimize --out runs/demo
 	$(BIN)/qtable export runs/demo/tables/001.json --to cjpeg
-	@echo "look at runs/demo/front.png; the tables are in runs/demo/tables/"
+	@echo "look at runs/demo/front.png; the tables are in runs/demo/tables/; next: $(BIN)/qtable report runs/demo"
 
 # Everything that must hold: style, types, layers, fast tests.
 test: check

@@ -257,6 +257,8 @@ class QTables:
             raise ValueError(f"{path}: JSON nested too deeply") from None
         except UnicodeDecodeError:
             raise ValueError(f"{path}: not a JSON table file") from None
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: not a JSON table file: {error}") from None
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 

@@ -135,3 +135,9 @@ def test_nearest_quality_and_repr() -> None:
     assert "16  11  10" in text
     assert QTables.flat(3).nearest_quality()[1] > 0
     assert QTables(QTables.standard(37).values[:1]).nearest_quality(components=1) == (37, 0.0)
+
+
+def test_a_file_of_another_kind_is_said_to_be_no_table_file(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text("junk")
+    with pytest.raises(ValueError, match=r"t\.json: not a JSON table file: Expecting value"):
+        QTables.load(tmp_path / "t.json")
