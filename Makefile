@@ -19,10 +19,10 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --timeout 300 -m "not slow"
 
 fast: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --timeout 300 -m "not slow"
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow

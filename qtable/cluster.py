@@ -7,12 +7,14 @@ together depend on the photos alone, so that neither the number of workers nor a
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -202,10 +204,20 @@ def connect(address: str | None = None, workers: int | None = None) -> Client:
             scheduler_kwargs={"allowed_failures": DEATHS, "dashboard": False},
         )
     try:
+        with ThreadPoolExecutor(1) as pool:  # a thread of its own: notebooks have an event loop in the caller's
+            pool.submit(asyncio.run, _answer(address)).result()
         return Client(address, timeout=ANSWER_SECONDS, set_as_default=False)
     except (OSError, ValueError, AssertionError) as error:  # no answer, or a malformed address
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ClusterError(f"no Dask scheduler answers at {address} within {ANSWER_SECONDS} s: {first}") from None
+
+
+async def _answer(address: str) -> None:
+    """A scheduler's answer at `address`; TimeoutError without one. Client waits forever for a server that is silent."""
+    from distributed.core import rpc
+
+    async with asyncio.timeout(ANSWER_SECONDS), rpc(address) as scheduler:
+        await scheduler.identity(n_workers=0)
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -231,6 +233,20 @@ def test_an_address_that_does_not_answer(address: str, monkeypatch: pytest.Monke
     with pytest.raises(ClusterError, match=f"no Dask scheduler answers at {address} within 1 s") as error:
         connect(address)
     assert "\n" not in str(error.value)
+
+
+def test_a_server_that_accepts_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ClusterError, match="no Dask scheduler"):
+        connect(f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+
+
+def test_a_scheduler_elsewhere_answers_from_within_an_event_loop(client: Any) -> None:
+    async def notebook() -> int:
+        with connect(client.scheduler.address) as second:
+            return len(second.scheduler_info()["workers"])
+
+    assert asyncio.run(notebook()) == 2
 
 
 def test_without_dask(monkeypatch: pytest.MonkeyPatch) -> None:
