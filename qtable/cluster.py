@@ -213,7 +213,11 @@ def connect(address: str | None = None, workers: int | None = None) -> Client:
 
 
 async def _answer(address: str) -> None:
-    """A scheduler's answer at `address`; TimeoutError without one. Client waits forever for a server that is silent."""
+    """Raises (OSError, ValueError) unless a scheduler answers at `address`.
+
+    Client alone will not do: it waits forever for a server that accepts and is silent, and one that failed may lock
+    up the process when the garbage collector closes it while another starts (both hold `LoopRunner._lock`).
+    """
     from distributed.core import rpc
 
     async with asyncio.timeout(ANSWER_SECONDS), rpc(address) as scheduler:
