@@ -20,10 +20,10 @@ import numpy.typing as npt
 from scipy.stats import spearmanr
 
 from benchmarks import tables
-from benchmarks.samples import agreement, run_study, write_page
-from benchmarks.tables import Tested, compared, halves, path_of, text, weights
+from benchmarks.halves import QUALITIES, halves, swept
+from benchmarks.study import Floats, Tested, compared, forest, run_study, text, weights, write_page
 from benchmarks.transfer import MIDDLE as NETWORK
-from benchmarks.transfer import Place, against_own, standard, used
+from benchmarks.transfer import Place, standard, used
 from qtable import plot
 from qtable.codec import ENTROPIES, Codec, Entropy
 from qtable.data import Photos
@@ -37,8 +37,6 @@ METHOD: Final = "distillation, run-aware"
 NEAR: Final = (22, 50)
 """Standard qualities at whose agreement single files are compared."""
 PERCENTILES: Final = (5, 25, 50, 75, 95)
-
-Floats = npt.NDArray[np.float64]
 
 # ---- how the saving is spread ---------------------------------------------------------------------------------
 
@@ -56,7 +54,7 @@ def size_ratios(ours: Tested, theirs: Tested, level: int) -> tuple[Floats, list[
     """
     logs = np.log(ours.sizes[::-1])  # by rising size
     ratios, scores = [], []
-    for w, our, their in zip(weights(), agreement(ours), agreement(theirs), strict=True):
+    for w, our, their in zip(weights(logs.shape[1]), ours.curves(NETWORK), theirs.curves(NETWORK), strict=True):
         log_size = np.log(theirs.sizes[level] @ w)
         score = float(np.interp(log_size, their.log_sizes, their.scores))
         means = np.log(ours.sizes[::-1] @ w)
@@ -73,9 +71,9 @@ def spread() -> dict[str, Any]:
     result = {}
     ours, theirs = found(), tables.standard(Codec())
     for quality in NEAR:
-        level = tables.QUALITIES.index(quality)
+        level = QUALITIES.index(quality)
         ratios, scores = size_ratios(ours, theirs, level)
-        counts = np.rint(weights() * ratios.shape[1]).astype(np.int64)
+        counts = np.rint(weights(ratios.shape[1]) * ratios.shape[1]).astype(np.int64)
         drawn = [np.repeat(row, count) for row, count in zip(ratios, counts, strict=True)]
         sizes = [np.repeat(theirs.sizes[level], count) for count in counts]
         measures = {
@@ -140,6 +138,7 @@ def sizes_of(entropy: Entropy, name: str, made: Sequence[Sequence[QTables]]) -> 
     """int64 [tables, photos], photos in the order of `Tested`: `made`[half] on the other half; kept in a file."""
     file = CACHE / f"sizes-{name}-{entropy}.npy"
     if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
         codec = Codec("4:2:0", entropy)
         rows = [
             np.array([[len(codec.encode(image, t)) for image in halves()[1 - half].images] for t in made[half]])
@@ -157,9 +156,8 @@ def entropy_coding() -> dict[str, Any]:
 
     Entropy coding is lossless: files of the same tables decode to the same pixels, so sizes alone are measured anew.
     """
-    each = [[QTables.standard(q) for q in tables.QUALITIES]] * 2
-    paths = [path_of(METHOD, half, NETWORK, Codec()) for half in (0, 1)]
-    ours = [[path.tables(np.array([point])) for point in tables.POINTS] for path in paths]
+    each = [[QTables.standard(q) for q in QUALITIES]] * 2
+    ours = [swept(tables.path_of(METHOD, half, NETWORK, Codec())) for half in (0, 1)]
     kinds = {"standard": (tables.standard(Codec()), each), "found": (found(), ours)}
     coded = {
         name: {e: measured if e == "optimized" else replace(measured, sizes=sizes_of(e, name, made)) for e in ENTROPIES}
@@ -188,16 +186,16 @@ def entropy_coding() -> dict[str, Any]:
 
 def changes(anchor: Tested, other: Tested) -> Floats:
     """BD-rate of all photos and of each resample, float64 [resamples + 1]."""
-    return np.array([bd_rate(a, b) for a, b in zip(agreement(anchor), agreement(other), strict=True)])
+    return np.array([bd_rate(a, b) for a, b in zip(anchor.curves(NETWORK), other.curves(NETWORK), strict=True)])
 
 
 def worth(anchor: Tested, other: Tested) -> dict[str, Any]:
     """Change of bytes of the same tables: over the curve, and in the smallest and the largest of the files."""
     rates = changes(anchor, other)
     result: dict[str, Any] = {"bd_rate": float(rates[0]), "bd_rate_ci": interval(rates[1:])}
-    order = np.argsort(anchor.sizes.mean(axis=1))
+    order, w = np.argsort(anchor.sizes.mean(axis=1)), weights(anchor.sizes.shape[1])
     for name, at in (("smallest", order[0]), ("largest", order[-1])):
-        means = (weights() @ other.sizes[at]) / (weights() @ anchor.sizes[at]) - 1
+        means = (w @ other.sizes[at]) / (w @ anchor.sizes[at]) - 1
         result |= {name: float(means[0]), f"{name}_ci": interval(means[1:])}
     return result
 
@@ -278,7 +276,7 @@ def page(found_: dict[str, Any]) -> None:
         "|---" * 3 + "|",
     ]
     for name, entry in found_["second compression"].items():
-        lines.append(f"| {name} | {text(entry)} | {against_own(entry) if 'against_plain' in entry else '-'} |")
+        lines.append(f"| {name} | {text(entry)} | {text(entry, 'against_plain')} |")
     coding = found_["entropy coding"]
     lines += [
         "",
@@ -324,17 +322,9 @@ def picture(found_: Mapping[str, Any]) -> None:
     rows = [(f"JPEG before: {name}", entry, 0) for name, entry in found_["second compression"].items()]
     coding = found_["entropy coding"]["found against standard"]
     rows += [(CODINGS[entropy], entry, 1) for entropy, entry in coding.items()]
-    for at, (_, entry, i) in enumerate(rows):
-        low, high = entry["bd_rate_ci"]
-        right.plot([100 * low, 100 * high], [at, at], color=plot.COLOURS[i], linewidth=1.6)
-        right.plot(100 * entry["bd_rate"], at, "os"[i], color=plot.COLOURS[i])
-    right.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=7)
-    right.invert_yaxis()
-    right.axvline(0, color=plot.STANDARD_COLOUR, linewidth=0.8)
-    right.set_xlabel("bytes at equal agreement against standard tables (%)", fontsize=8)
-    right.grid(True, axis="x", alpha=0.25)
+    forest(right, rows, "bytes at equal agreement against standard tables (%)", size=7)
     figure.savefig(OUT / "files.png")
 
 
 if __name__ == "__main__":
-    run_study(OUT, CACHE, study, page)
+    run_study(OUT / "files.json", study, page)

@@ -25,19 +25,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks import tables
-from benchmarks.samples import run_study, solver, write_page
-from benchmarks.tables import METRICS, SHARED, Tested, text
+from benchmarks.halves import QUALITIES, solver, swept
+from benchmarks.study import METRICS, SHARED, Tested, kept, run_study, text, weights, write_page
 from qtable import plot
 from qtable.codec import Codec
 from qtable.data import EXTENSIONS, Photos, open_photo, read_photo_file
-from qtable.evaluate import Evaluator
+from qtable.evaluate import Evaluator, Score
 from qtable.files import write_atomically
-from qtable.front import Curve, bd_rate, interval, resamples, size_change
+from qtable.front import Curve, bd_rate, interval, size_change
 from qtable.models import load_model
 from qtable.sensitivity import Sensitivity, measure
 from qtable.tables import QTables
-from qtable.task import COLUMNS, Classifier
+from qtable.task import Classifier
 from search.closed_form import shrinkage_for
 from search.methods import DISTILLED_AT
 
@@ -180,27 +179,22 @@ def statistics(metric: str, task: Classifier) -> Sensitivity:
 
 def made_for(metric: str, task: Classifier) -> list[QTables]:
     train = photos("train")
-    path = solver(train, statistics(metric, task), "4:2:0", shrinkage_for(len(train)))
-    return [path.tables(np.array([point])) for point in tables.POINTS]
+    return swept(solver(train, statistics(metric, task), "4:2:0", shrinkage_for(len(train))))
 
 
 def measured(name: str, task: Classifier, made: Callable[[], Sequence[QTables]]) -> Tested:
     """Tables on the validation photos; kept in a file."""
-    file = CACHE / f"tested-{name}.npz"
-    if not file.exists():
-        with Evaluator(photos("val"), task, Codec(), workers=1) as evaluator:
-            scores = evaluator.many(made())
-        part = file.with_suffix(".part.npz")
-        sizes, outcomes = np.stack([s.photo_bytes for s in scores]), np.stack([s.outcomes for s in scores])
-        np.savez_compressed(part, sizes=sizes, outcomes=outcomes)
-        part.replace(file)
-    with np.load(file) as data:
-        return Tested(data["sizes"], {"": data["outcomes"]})
+
+    def scored() -> list[list[Score]]:
+        with Evaluator(photos("val"), task, Codec()) as evaluator:
+            return [evaluator.many(made())]
+
+    return kept(CACHE / f"tested-{name}.npz", [""], scored)
 
 
-def points(tested: Tested, metric: str, weights: tables.Weights) -> list[dict[str, Any]]:
+def points(tested: Tested, metric: str) -> list[dict[str, Any]]:
     """Mean bytes and score of each table, with the score's interval."""
-    scores = weights @ tested.outcomes[""][..., COLUMNS.index(metric)].T
+    scores = weights(tested.sizes.shape[1]) @ tested.scores("", metric).T
     sizes = tested.sizes.mean(axis=1)
     return [
         {"bytes": float(b), "score": float(s[0]), "score_ci": interval(s[1:])}
@@ -212,17 +206,15 @@ def study() -> dict[str, Any]:
     chosen = choose()
     task = network(chosen["recipes"][0]["learns"])
     val = photos("val")
-    draws = resamples(len(val), tables.RESAMPLES, np.random.default_rng(0))
-    weights = np.stack([np.ones(len(val)), *(np.bincount(d, minlength=len(val)) for d in draws)]) / len(val)
-    standard = measured("standard", task, lambda: [QTables.standard(q) for q in tables.QUALITIES])
-    with Evaluator(val, task, Codec(), workers=1) as evaluator:
+    standard = measured("standard", task, lambda: [QTables.standard(q) for q in QUALITIES])
+    with Evaluator(val, task, Codec()) as evaluator:
         clean = task.score(evaluator.clean())
     result: dict[str, Any] = {
         "network": chosen,
         "photos": {"train": len(photos("train")), "val": len(val)},
         "clean": clean,
         "raw_bytes": float(np.mean([image.size for image in val.images])),
-        "qualities": tables.QUALITIES,
+        "qualities": QUALITIES,
     }
     for metric in METRICS:
 
@@ -230,27 +222,25 @@ def study() -> dict[str, Any]:
             return made_for(metric, task)
 
         ours = measured(metric, task, made)
-        pairs = list(zip(standard.curves("", metric, weights), ours.curves("", metric, weights), strict=True))
+        pairs = list(zip(standard.curves("", metric), ours.curves("", metric), strict=True))
         rates = [bd_rate(a, b) for a, b in pairs]
         result[metric] = {
             "bd_rate": rates[0],
             "bd_rate_ci": interval(rates[1:]),
-            "standard": points(standard, metric, weights),
-            "found": points(ours, metric, weights),
-            "at": {str(q): at_quality(q, standard, pairs, weights) for q in NEAR},
+            "standard": points(standard, metric),
+            "found": points(ours, metric),
+            "at": {str(q): at_quality(q, standard, pairs) for q in NEAR},
         }
         print(f"{metric}: {text(result[metric])}", flush=True)
     return result
 
 
-def at_quality(
-    quality: int, standard: Tested, pairs: Sequence[tuple[Curve, Curve]], weights: tables.Weights
-) -> dict[str, Any]:
+def at_quality(quality: int, standard: Tested, pairs: Sequence[tuple[Curve, Curve]]) -> dict[str, Any]:
     """Change of size at the score that the curve of standard tables has at the bytes of `quality`.
 
     None where found tables do not reach that score in more than 5% of the resamples.
     """
-    sizes = weights @ standard.sizes[tables.QUALITIES.index(quality)]
+    sizes = weights(standard.sizes.shape[1]) @ standard.sizes[QUALITIES.index(quality)]
     scores = [float(np.interp(np.log(b), a.log_sizes, a.scores)) for b, (a, _) in zip(sizes, pairs, strict=True)]
     changes = [size_change(a, b, score) for (a, b), score in zip(pairs, scores, strict=True)]
     known = np.isfinite(changes).mean() > 0.95
@@ -373,4 +363,4 @@ def picture(found: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run_study(OUT, CACHE, study, page)
+    run_study(OUT / "hymenoptera.json", study, page, SHARED / "data/hymenoptera")

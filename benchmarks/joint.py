@@ -3,12 +3,11 @@
 On the embedded task: tables x fine-tuning as a 2 x 2 with equal budgets and three seeds; a family of operating points
 for one network against a run per point; starts, rate proxies, and networks trained at one quality and tested at
 another. Every figure is of real files of the test crops. Runs are kept in runs/joint, so an interrupted benchmark
-continues; `--only NAME` makes one experiment. Writes results/joint.
+continues. `--page` writes the page and the picture anew from joint.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,10 +18,11 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from benchmarks.study import Curves, averaged, run_study, text, write_page
 from qtable import plot
 from qtable.codec import Codec, read_header
 from qtable.data import ImageSet
-from qtable.front import Curve, bd_rate, interval, resamples, size_change
+from qtable.front import Curve, interval, resamples, size_change
 from qtable.models import load_model
 from qtable.rate import PROXIES
 from qtable.tables import ZIGZAG, QTables
@@ -48,7 +48,6 @@ CELLS: Final[dict[str, tuple[str, str, int]]] = {
 }
 """Of the 2 x 2: what learns, where tables start, and how many there are. (standard, frozen) needs no training."""
 
-Curves = list[Curve]
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -90,20 +89,6 @@ def curves(name: str, which: str = "trained") -> Curves:
     return [Curve.fit(sizes[:, d].mean(axis=1), right[:, d].mean(axis=1)) for d in draws()]
 
 
-def compared(anchors: Sequence[Curves], others: Sequence[Curves]) -> dict[str, Any]:
-    """Mean BD-rate over pairs of curves (the seeds), its paired interval over photos, and each pair's own."""
-    rates = np.array(
-        [[bd_rate(a, b) for a, b in zip(*pair, strict=True)] for pair in zip(anchors, others, strict=True)]
-    )
-    mean = rates.mean(axis=0)
-    return {"bd_rate": mean[0], "bd_rate_ci": interval(mean[1:]), "seeds": rates[:, 0].tolist()}
-
-
-def text(entry: Mapping[str, Any]) -> str:
-    low, high = entry["bd_rate_ci"]
-    return f"{entry['bd_rate']:+.1%} [{low:+.1%}, {high:+.1%}]"
-
-
 def two_by_two() -> dict[str, Any]:
     """Tables x fine-tuning, three seeds, equal budgets."""
     summaries: dict[str, list[dict[str, Any]]] = {cell: [] for cell in CELLS}
@@ -115,9 +100,9 @@ def two_by_two() -> dict[str, Any]:
     found = {cell: [curves(_name(cell, seed)) for seed in SEEDS] for cell in CELLS}
     tuned = found["standard, fine-tuned"]
     return {
-        "against (standard, frozen)": {cell: compared(frozen, found[cell]) for cell in CELLS},
+        "against (standard, frozen)": {cell: averaged(frozen, found[cell]) for cell in CELLS},
         "against (standard, fine-tuned)": {
-            cell: compared(tuned, found[cell]) for cell in CELLS if cell.startswith("learned, fine-tuned")
+            cell: averaged(tuned, found[cell]) for cell in CELLS if cell.startswith("learned, fine-tuned")
         },
         "baseline": summaries["learned, frozen"][0]["baseline"],
         "points": {cell: [s["points"] for s in summaries[cell]] for cell in CELLS},
@@ -139,7 +124,7 @@ def scans_alone() -> dict[str, Any]:
         for name in (_name(cell, seed) for seed in SEEDS):
             tables = [QTables.load(file) for file in sorted((RUNS / name / "tables").glob("*.json"))]
             found.append(_scan_curves(name, "trained", tables))
-        rows[cell] = compared(anchor, found)
+        rows[cell] = averaged(anchor, found)
     return rows
 
 
@@ -185,7 +170,7 @@ def family_against_runs() -> dict[str, Any]:
                 "ci": interval(changes[1:]),
             }
         )
-    return {"points": rows, "bd_rate": compared([apart], [together])}
+    return {"points": rows, "bd_rate": averaged([apart], [together])}
 
 
 def _alone(index: int, start: QTables, multiplier: float) -> tuple[Array, Array]:
@@ -207,7 +192,7 @@ def starts() -> dict[str, Any]:
         name, recipe = f"start-{start}", replace(SHORT, learn="tables")
         summary = run(name, replace(FAMILY, start=start, points=4), recipe)
         result[start] = {
-            **compared([curves(name, "standard")], [curves(name)]),
+            **averaged([curves(name, "standard")], [curves(name)]),
             "validated": [v["objective"] for v in summary["history"]],
         }
     return result
@@ -221,7 +206,7 @@ def proxies() -> dict[str, Any]:
         summary = run(name, replace(FAMILY, start="standard", points=4), replace(SHORT, learn="tables", rate=proxy))
         last = summary["history"][-1]
         errors = [e / b - 1 for e, b in zip(last["estimated_bytes"], last["bytes"], strict=True)]
-        result[proxy] = {**compared([curves(name, "standard")], [curves(name)]), "estimate_error": errors}
+        result[proxy] = {**averaged([curves(name, "standard")], [curves(name)]), "estimate_error": errors}
     return result
 
 
@@ -257,15 +242,18 @@ def growth() -> dict[str, Any]:
     }
 
 
-EXPERIMENTS: Final = {
-    "two by two": two_by_two,
-    "scans alone": scans_alone,
-    "family against runs": family_against_runs,
-    "starts": starts,
-    "proxies": proxies,
-    "train and test qualities": train_test_grid,
-    "growth": growth,
-}
+def study() -> dict[str, Any]:
+    torch.set_num_threads(2)  # sums depend on it in their last bits
+    return {
+        "two by two": two_by_two(),
+        "scans alone": scans_alone(),
+        "family against runs": family_against_runs(),
+        "starts": starts(),
+        "proxies": proxies(),
+        "train and test qualities": train_test_grid(),
+        "growth": growth(),
+    }
+
 
 # ---- the page -------------------------------------------------------------------------------------------------
 
@@ -283,7 +271,7 @@ def picture(found: Mapping[str, Any]) -> None:
     figure.savefig(OUT / "two-by-two.png")
 
 
-def page(found: Mapping[str, Any]) -> str:
+def page(found: dict[str, Any]) -> None:
     lines = [
         "# Tables and network, trained together",
         "",
@@ -295,84 +283,60 @@ def page(found: Mapping[str, Any]) -> str:
         "with 95% paired intervals over the crops; these crops show the same places in up to six ways, so the",
         "intervals are too narrow.",
         "",
+        "## Tables x fine-tuning",
+        "",
+        "![fronts](two-by-two.png)",
+        "",
+        "(tables, network); in the literature's words the first column compares with original-compressed, and",
+        "fine-tuned means compressed-compressed.",
+        "",
+        "| | against (standard, frozen) | each seed | against (standard, fine-tuned) | each seed |",
+        "|---" * 5 + "|",
     ]
-    if (grid := found.get("two by two")) is not None:
-        lines += ["## Tables x fine-tuning", "", "![fronts](two-by-two.png)", ""]
-        lines += [
-            "(tables, network); in the literature's words the first column compares with original-compressed, and"
-        ]
-        lines += ["fine-tuned means compressed-compressed.", ""]
-        lines += ["| | against (standard, frozen) | each seed | against (standard, fine-tuned) | each seed |"]
-        lines += ["|---" * 5 + "|"]
-        for cell, entry in grid["against (standard, frozen)"].items():
-            other = grid["against (standard, fine-tuned)"].get(cell)
-            cells = [text(entry), ", ".join(f"{x:+.1%}" for x in entry["seeds"])]
-            cells += [text(other), ", ".join(f"{x:+.1%}" for x in other["seeds"])] if other else ["-", "-"]
-            lines.append(f"| ({cell}) | " + " | ".join(cells) + " |")
-        lines.append("")
-    if (entries := found.get("scans alone")) is not None:
-        lines += ["## The same without headers", ""]
-        lines += ["Bytes of the scans alone: nearer to what larger photos would show, where tables and Huffman tables"]
-        lines += ["take no third of the file.", "", "| | against (standard, frozen) |", "|---|---|"]
-        lines += [f"| ({cell}) | {text(entry)} |" for cell, entry in entries.items()] + [""]
-    if (rows := found.get("family against runs")) is not None:
-        lines += ["## One network for all points against one for each", ""]
-        lines += [
-            "Each run alone has as many steps, with the share of each batch that its point has in the family.",
-            "",
-        ]
-        lines += ["| multiplier | alone | in the family | at top-1 of | bytes of the family against the runs alone |"]
-        lines += ["|---" * 5 + "|"]
-        for row in rows["points"]:
-            alone, family, (low, high) = row["alone"], row["family"], row["ci"]
-            lines.append(
-                f"| {row['multiplier']:.2f} | {alone['bytes']:.0f} B, {alone['score']:.1%} | {family['bytes']:.0f} B,"
-                f" {family['score']:.1%} | {row['at']:.1%} | {row['change']:+.1%} [{low:+.1%}, {high:+.1%}] |"
-            )
-        lines += ["", f"Over the whole range (BD-rate): {text(rows['bd_rate'])}.", ""]
-    if (entries := found.get("starts")) is not None:
-        lines += ["## Where tables start (tables alone, short)", "", "| start | against standard tables |", "|---|---|"]
-        lines += [f"| {name} | {text(entry)} |" for name, entry in entries.items()] + [""]
-    if (entries := found.get("proxies")) is not None:
-        lines += ["## Rate proxies side by side (tables alone, from standard tables, short)", ""]
-        lines += ["| proxy | against standard tables | its estimate of the bytes, against files |", "|---" * 3 + "|"]
-        for name, entry in entries.items():
-            errors = ", ".join(f"{e:+.1%}" for e in entry["estimate_error"])
-            lines.append(f"| {name} | {text(entry)} | {errors} |")
-        lines.append("")
-    if (grid := found.get("train and test qualities")) is not None:
-        lines += ["## Trained at one quality, tested at another (standard tables, top-1, short)", ""]
-        lines += ["| network | " + " | ".join(f"quality {q}" for q in grid["qualities"]) + " |"]
-        lines += ["|---" * (1 + len(grid["qualities"])) + "|"]
-        lines += [f"| {n} | " + " | ".join(f"{x:.1%}" for x in row) + " |" for n, row in grid["top-1"].items()] + [""]
-    if (rows := found.get("growth")) is not None:
-        lines += ["## Which frequencies grow first", ""]
-        lines += ["log2 of the luma steps against their start, by place along the zigzag, middle point, seed 0.", ""]
-        lines += ["| step | " + " | ".join(rows["bands"]) + " |", "|---" * (1 + len(rows["bands"])) + "|"]
-        for step, row in zip(rows["steps"], rows["log2_change"], strict=True):
-            lines.append(f"| {step} | " + " | ".join(f"{x:+.2f}" for x in row) + " |")
-        lines.append("")
-    reading = OUT / "reading.md"
-    return "\n".join(lines) + ("\n" + reading.read_text() if reading.exists() else "")
+    for cell, entry in found["two by two"]["against (standard, frozen)"].items():
+        other = found["two by two"]["against (standard, fine-tuned)"].get(cell)
+        cells = [text(entry), seeds(entry), text(other), seeds(other) if other else "-"]
+        lines.append(f"| ({cell}) | " + " | ".join(cells) + " |")
+    lines += ["", "## The same without headers", ""]
+    lines += ["Bytes of the scans alone: nearer to what larger photos would show, where tables and Huffman tables"]
+    lines += ["take no third of the file.", "", "| | against (standard, frozen) |", "|---|---|"]
+    lines += [f"| ({cell}) | {text(entry)} |" for cell, entry in found["scans alone"].items()]
+    lines += ["", "## One network for all points against one for each", ""]
+    lines += ["Each run alone has as many steps, with the share of each batch that its point has in the family.", ""]
+    lines += ["| multiplier | alone | in the family | at top-1 of | bytes of the family against the runs alone |"]
+    lines += ["|---" * 5 + "|"]
+    for row in found["family against runs"]["points"]:
+        alone, family, (low, high) = row["alone"], row["family"], row["ci"]
+        lines.append(
+            f"| {row['multiplier']:.2f} | {alone['bytes']:.0f} B, {alone['score']:.1%} | {family['bytes']:.0f} B,"
+            f" {family['score']:.1%} | {row['at']:.1%} | {row['change']:+.1%} [{low:+.1%}, {high:+.1%}] |"
+        )
+    lines += ["", f"Over the whole range (BD-rate): {text(found['family against runs']['bd_rate'])}.", ""]
+    lines += ["## Where tables start (tables alone, short)", "", "| start | against standard tables |", "|---|---|"]
+    lines += [f"| {name} | {text(entry)} |" for name, entry in found["starts"].items()]
+    lines += ["", "## Rate proxies side by side (tables alone, from standard tables, short)", ""]
+    lines += ["| proxy | against standard tables | its estimate of the bytes, against files |", "|---" * 3 + "|"]
+    for name, entry in found["proxies"].items():
+        errors = ", ".join(f"{e:+.1%}" for e in entry["estimate_error"])
+        lines.append(f"| {name} | {text(entry)} | {errors} |")
+    grid = found["train and test qualities"]
+    lines += ["", "## Trained at one quality, tested at another (standard tables, top-1, short)", ""]
+    lines += ["| network | " + " | ".join(f"quality {q}" for q in grid["qualities"]) + " |"]
+    lines += ["|---" * (1 + len(grid["qualities"])) + "|"]
+    lines += [f"| {n} | " + " | ".join(f"{x:.1%}" for x in row) + " |" for n, row in grid["top-1"].items()]
+    rows = found["growth"]
+    lines += ["", "## Which frequencies grow first", ""]
+    lines += ["log2 of the luma steps against their start, by place along the zigzag, middle point, seed 0.", ""]
+    lines += ["| step | " + " | ".join(rows["bands"]) + " |", "|---" * (1 + len(rows["bands"])) + "|"]
+    for step, row in zip(rows["steps"], rows["log2_change"], strict=True):
+        lines.append(f"| {step} | " + " | ".join(f"{x:+.2f}" for x in row) + " |")
+    write_page(OUT, lines)
+    picture(found["two by two"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=list(EXPERIMENTS), action="append")
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    OUT.mkdir(parents=True, exist_ok=True)
-    RUNS.mkdir(parents=True, exist_ok=True)
-    file = OUT / "joint.json"
-    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    for name in arguments.only or EXPERIMENTS:
-        found[name] = EXPERIMENTS[name]()
-        file.write_text(json.dumps(found, indent=1) + "\n")
-        if "two by two" in found:
-            picture(found["two by two"])
-        (OUT / "README.md").write_text(page(found), encoding="utf-8")
+def seeds(entry: Mapping[str, Any]) -> str:
+    return ", ".join(f"{x:+.1%}" for x in entry["seeds"])
 
 
 if __name__ == "__main__":
-    main()
+    run_study(OUT / "joint.json", study, page, needs=None)

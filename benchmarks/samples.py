@@ -4,15 +4,11 @@ Tables of the run-aware solver from n photos of one half of the ImageNet photos,
 round: free (no shrinkage), smooth (the nearest smooth surface, whose 8 terms take the place of 64 numbers) and the
 default in between (`shrinkage_for`). Draws of n photos are nested: a draw's first 4, first 8, and so on. What is
 tested is kept in runs/samples, so an interrupted run continues. Needs ../shared. `--page` writes the page and the
-picture anew from samples.json. `tested` and `averaged` serve the other studies, too.
+picture anew from samples.json.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,28 +17,20 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks import tables
-from benchmarks.joint import compared as averaged
-from benchmarks.tables import SHARED, Several, Tested, classifier, halves, text, weights
+from benchmarks.halves import FIVE_POINTS, classifier, half_of, halves, solver, swept, tested
+from benchmarks.study import Tested, averaged, run_study, text, write_page
 from qtable import plot
-from qtable.codec import Codec, Subsampling
+from qtable.codec import Codec
 from qtable.data import Photos
-from qtable.evaluate import Evaluator
-from qtable.files import write_atomically
-from qtable.front import Curve
 from qtable.sensitivity import Sensitivity, measure
 from qtable.tables import QTables
-from qtable.task import COLUMNS
-from search.closed_form import Lagrangian, shrinkage_for
+from search.closed_form import shrinkage_for
 from search.methods import DISTILLED_AT
-from search.refine import RunAware, coefficients_of
+from search.refine import RunAware
 
 CACHE: Final = Path("runs/samples")
 OUT: Final = Path("results/samples")
 NETWORK: Final = "mobilenet_v1_050_160"
-DISTILLED: Final = "distillation at quality 20"
-"""The default statistics for agreement, as `benchmarks.tables.statistics` calls them."""
-POINTS: Final = tables.POINTS[::2]
-"""Of a path's 0..128. Five in place of nine make gains look about one point smaller, alike for all."""
 DRAWS: Final = {4: 3, 8: 3, 16: 3, 32: 2, 64: 2, 128: 1, 250: 1}
 """How many draws of so many photos in each half."""
 SOLUTIONS: Final = ("free", "smooth", "default")
@@ -52,89 +40,6 @@ LEAST: Final = 0.1
 
 GROUPS: Final = {"4 to 16": (4, 8, 16), "64 to 250": (64, 128, 250)}
 """Numbers of photos whose draws are also averaged, since one number alone decides little."""
-
-PhotosOf = Callable[[int], Photos]
-"""The photos of half 0 or 1; a function of a module, so that evaluators can be kept."""
-
-
-def half_of(half: int) -> Photos:
-    """The ImageNet photos as they are."""
-    return halves()[half]
-
-
-@cache
-def evaluator(photos: PhotosOf, half: int, codec: Codec, networks: tuple[str, ...]) -> Evaluator:
-    return Evaluator(photos(half), Several([classifier(n) for n in networks]), codec, workers=1)
-
-
-def tested(
-    file: Path, photos: PhotosOf, codec: Codec, networks: tuple[str, ...], made: Callable[[int], Sequence[QTables]]
-) -> Tested:
-    """Score `made`(half), tables from that half, on the photos of the other half; kept in `file`."""
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        start = time.monotonic()
-        scores = [evaluator(photos, 1 - half, codec, networks).many(made(half)) for half in (0, 1)]
-        part = file.with_suffix(".part.npz")
-        np.savez_compressed(
-            part,
-            sizes=np.hstack([[s.photo_bytes for s in half] for half in scores]),
-            outcomes=np.hstack([[s.outcomes for s in half] for half in scores]),
-        )
-        part.replace(file)
-        print(f"{file.stem}: {time.monotonic() - start:.0f} s", flush=True)
-    with np.load(file) as data:
-        outcomes = np.split(data["outcomes"], len(networks), axis=2)
-        return Tested(data["sizes"], dict(zip(networks, outcomes, strict=True)))
-
-
-def solver(photos: Photos, statistics: Sensitivity, subsampling: Subsampling, shrinkage: float = 0.0) -> RunAware:
-    """What `qtable optimize` solves: closed form with the run-aware rate, shrunk."""
-    neighbourhoods = coefficients_of(photos, subsampling)
-    return RunAware.of(Lagrangian.of(statistics), statistics.levels, neighbourhoods, shrinkage)
-
-
-def swept(path: RunAware) -> list[QTables]:
-    return [path.tables(np.array([point])) for point in POINTS]
-
-
-def agreement(measured: Tested, network: str = NETWORK) -> list[Curve]:
-    """The curve of all photos and of each resample."""
-    return measured.curves(network, "agreement", weights())
-
-
-def points(measured: Tested, network: str = NETWORK) -> list[dict[str, float]]:
-    """Mean bytes and agreement of each table."""
-    scores = measured.outcomes[network][..., COLUMNS.index("agreement")].mean(axis=1)
-    sizes = measured.sizes.mean(axis=1)
-    return [{"bytes": float(b), "score": float(s)} for b, s in zip(sizes, scores, strict=True)]
-
-
-def write_page(out: Path, lines: Sequence[str]) -> None:
-    """README.md of `lines`, with the hand-written reading.md, where there is one, behind them."""
-    reading = out / "reading.md"
-    whole = "\n".join(lines).rstrip() + "\n" + ("\n" + reading.read_text() if reading.exists() else "")
-    write_atomically(out / "README.md", whole.encode())
-
-
-def run_study(
-    out: Path, work: Path, study: Callable[[], dict[str, Any]], page: Callable[[dict[str, Any]], None]
-) -> None:
-    """Write NAME.json of what `study` finds, then its page; with `--page` the page alone."""
-    file = out / f"{out.name}.json"
-    if "--page" not in sys.argv:
-        if not (SHARED / "data").is_dir():
-            sys.exit(f"benchmarks.{out.name}: {SHARED} is not here; skipped")
-        for folder in (out, work, tables.CACHE):
-            folder.mkdir(parents=True, exist_ok=True)
-        start = time.process_time()
-        found = study()
-        print(f"{out.name}: {(time.process_time() - start) / 60:.1f} CPU minutes", flush=True)
-        write_atomically(file, (json.dumps(found, indent=1) + "\n").encode())
-    page(json.loads(file.read_text()))
-
-
-# ---- the study ------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -149,7 +54,7 @@ def statistics_of(half: int, draw: int, number: int) -> Sensitivity:
     """Of a draw's first photos: those of the first half of them and of the rest add up."""
     photos = drawn(half, draw, number)
     if number == len(halves()[half]):
-        return tables.statistics(half, NETWORK, "4:2:0", DISTILLED)
+        return tables.statistics(half, NETWORK, "4:2:0", tables.DISTILLED)
     known = number // 2 if number > min(DRAWS) else 0
     rest = photos.subset(range(known, number))
     measured = measure(rest, classifier(NETWORK), Codec(), target="distillation", at=DISTILLED_AT)
@@ -166,7 +71,7 @@ def solution(name: str, draw: int, number: int) -> Tested:
     shrinkage = {"free": 0.0, "smooth": 1.0, "default": shrinkage_for(number)}[name]
 
     def made(half: int) -> list[QTables]:
-        return swept(replace(solver_of(half, draw, number), shrinkage=shrinkage))
+        return swept(replace(solver_of(half, draw, number), shrinkage=shrinkage), FIVE_POINTS)
 
     return tested(CACHE / f"{name}-{number}-{draw}.npz", half_of, Codec(), (NETWORK,), made)
 
@@ -181,10 +86,10 @@ def study() -> dict[str, Any]:
         for number in (n for n, draws in DRAWS.items() if draw < draws):
             for name in solutions(number):
                 solution(name, draw, number)
-    standard = agreement(tables.standard(Codec()))
+    standard = tables.standard(Codec()).curves(NETWORK)
     rows, known = {}, {}
     for number, draws in DRAWS.items():
-        curves = {name: [agreement(solution(name, d, number)) for d in range(draws)] for name in solutions(number)}
+        curves = {name: [solution(name, d, number).curves(NETWORK) for d in range(draws)] for name in solutions(number)}
         known[number] = curves
         rows[str(number)] = {
             "draws": draws,
@@ -196,7 +101,7 @@ def study() -> dict[str, Any]:
         name: averaged(*([c for n in numbers for c in known[n][kind]] for kind in ("smooth", "free")))
         for name, numbers in GROUPS.items()
     }
-    return {"network": NETWORK, "points": POINTS, "photos": rows, "groups, free against smooth": groups}
+    return {"network": NETWORK, "points": FIVE_POINTS, "photos": rows, "groups, free against smooth": groups}
 
 
 def enough(rows: dict[str, Any]) -> str:
@@ -289,4 +194,4 @@ def picture(rows: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run_study(OUT, CACHE, study, page)
+    run_study(OUT / "samples.json", study, page)

@@ -1,55 +1,40 @@
 """Whose tables are best for a frozen network? Closed forms, their refinements and published tables on ImageNet photos.
 
-Two-fold cross-fitting: every photo is scored with tables made from the other half of the photos, so all 500 count and
-none is scored with tables that saw it. Nothing is selected: each method is a path with a fixed grid of points.
-What is done is kept in runs/tables, so an interrupted run continues. Needs ../shared. `--page` writes the page and the
-picture anew from tables.json.
+Two-fold cross-fitting, as in `benchmarks.halves`. What is done is kept in runs/tables, so an interrupted run continues.
+Needs ../shared. `--page` writes the page and the picture anew from tables.json.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from benchmarks import halves
+from benchmarks.halves import NETWORKS, QUALITIES, classifier, half_of, solver, swept
+from benchmarks.study import METRICS, Tested, compared, forest, run_study, text, write_page
 from qtable import plot
-from qtable.codec import RGB, Codec, Subsampling
-from qtable.data import SPLITS, ImageSet, Labels, Photos
-from qtable.evaluate import Evaluator, Score
-from qtable.front import Curve, bd_rate, interval, resamples, size_change
-from qtable.models import load_model
+from qtable.codec import Codec, Subsampling
 from qtable.sensitivity import Sensitivity, measure
 from qtable.tables import QTables
-from qtable.task import COLUMNS, Classifier, Outcomes, Targets
 from search.closed_form import Lagrangian
 from search.published import PUBLISHED
-from search.refine import Descent, RunAware, coefficients_of
+from search.refine import Descent
 from search.space import Space
 
-SHARED: Final = Path("../shared")
 CACHE: Final = Path("runs/tables")
 OUT: Final = Path("results/imagenet-sample")
-NETWORKS: Final = ("mobilenet_v1_050_160", "mobilenet_v1_075_192")
-SAMPLINGS: Final[tuple[Subsampling, ...]] = ("4:2:0", "4:4:4")
-QUALITIES: Final = (5, 6, 8, 10, 13, 17, 22, 30, 40, 50, 60, 70, 80, 88, 93)
-POINTS: Final = tuple(int(p) for p in np.linspace(14, 120, 9))
-"""Of a path's 0..128."""
 MIDDLE: Final = 72
 """The point that is the operating point of statistics at compressed photos: near standard quality 20."""
 FEW: Final = 24
 """Photos of the fitting half on whose exact sizes descent goes."""
-RESAMPLES: Final = 1000
-METRICS: Final = ("top-1", "agreement")
-
-Weights = np.ndarray[Any, np.dtype[np.float64]]
+DISTILLED: Final = "distillation at quality 20"
+"""The default statistics for agreement."""
 CLOSED: Final = "closed form"
 OURS: Final = (CLOSED, "labels", "labels, run-aware", "distillation, run-aware")
 """What stands beside the published methods: the plain closed form, and what `qtable optimize` does by default."""
@@ -70,52 +55,6 @@ LEVERS: Final = {
 }
 
 
-class Several:
-    """Classifiers that look at the same decoded photos: their outcomes side by side."""
-
-    metric = "top-1 accuracy"
-
-    def __init__(self, tasks: Sequence[Classifier]) -> None:
-        self.tasks = tasks
-
-    def targets(self, originals: Sequence[RGB], labels: Labels) -> Targets:
-        return np.hstack([task.targets(originals, labels) for task in self.tasks])
-
-    def outcomes(self, decoded: Sequence[RGB], targets: Targets) -> Outcomes:
-        parts = np.split(targets, len(self.tasks), axis=1)
-        return np.hstack([task.outcomes(decoded, part) for task, part in zip(self.tasks, parts, strict=True)])
-
-    def score(self, outcomes: Outcomes) -> float:
-        return self.tasks[0].score(outcomes)
-
-    def right(self, outcomes: Outcomes) -> Outcomes:
-        return self.tasks[0].right(outcomes)
-
-
-@cache
-def halves() -> tuple[Photos, Photos]:
-    """All the photos in two halves, drawn with seed 0."""
-    images = ImageSet.open(SHARED / "data/imagenet")
-    parts = [images[split] for split in SPLITS]
-    every = Photos(
-        tuple(image for p in parts for image in p.images),
-        np.concatenate([p.labels for p in parts]),
-        tuple(name for p in parts for name in p.names),
-    )
-    order = np.random.default_rng(0).permutation(len(every))
-    return every.subset(order[::2]), every.subset(order[1::2])
-
-
-@cache
-def classifier(network: str) -> Classifier:
-    return Classifier(load_model(f"{SHARED}/models/classifiers.py:{network}"))
-
-
-@cache
-def evaluator(half: int, codec: Codec, networks: tuple[str, ...]) -> Evaluator:
-    return Evaluator(halves()[half], Several([classifier(n) for n in networks]), codec)
-
-
 @cache
 def statistics(half: int, network: str, subsampling: Subsampling, kind: str = "fisher") -> Sensitivity:
     """Of the photos in `half`; kind: see `kinds`."""
@@ -128,13 +67,13 @@ def statistics(half: int, network: str, subsampling: Subsampling, kind: str = "f
         "normalized": {"normalize": 1.0},
         "at compressed photos": {},
         "distillation": {"target": "distillation"},
-        "distillation at quality 20": {"target": "distillation", "at": QTables.standard(20)},
+        DISTILLED: {"target": "distillation", "at": QTables.standard(20)},
     }
     options = kinds[kind]
     if kind in ("at compressed photos", "distillation"):
         middle = Lagrangian.of(statistics(half, network, subsampling)).path().tables(np.array([MIDDLE]))
         options = options | {"at": middle}
-    measured = measure(halves()[half], classifier(network), Codec(subsampling), **options)
+    measured = measure(half_of(half), classifier(network), Codec(subsampling), **options)
     measured.save(path)
     return measured
 
@@ -159,15 +98,14 @@ def path_of(method: str, half: int, network: str, codec: Codec) -> Space:
         costs = 0.75 * plain.costs + 0.25 * mean[:, None, None] * plain.levels
         return Lagrangian.of(replace(plain, costs=costs)).path()
     if method.endswith(", run-aware"):
-        kind = {"labels": "labels", "distillation": "distillation at quality 20"}[method.removesuffix(", run-aware")]
-        source = statistics(half, network, codec.subsampling, kind)
-        return RunAware.of(Lagrangian.of(source), source.levels, coefficients_of(halves()[half], codec.subsampling))
+        kind = {"labels": "labels", "distillation": DISTILLED}[method.removesuffix(", run-aware")]
+        return solver(half_of(half), statistics(half, network, codec.subsampling, kind), codec.subsampling)
     if method in ("one table", "three tables"):
         return closed(count=1 if method == "one table" else 3).path()
     if method == "run-aware rate":
-        return RunAware.of(closed(), plain.levels, coefficients_of(halves()[half], codec.subsampling))
+        return solver(half_of(half), plain, codec.subsampling)
     if method == "descent":
-        photos = halves()[half]
+        photos = half_of(half)
         scale = 8 * len(photos) / FEW
 
         def bits(tables: QTables) -> float:
@@ -177,81 +115,21 @@ def path_of(method: str, half: int, network: str, codec: Codec) -> Space:
     return closed(kind=method).path()
 
 
-@dataclass(frozen=True)
-class Tested:
-    """A method's points on all photos: sizes int64 [k, n]; per network outcomes float64 [k, n, len(COLUMNS)]."""
-
-    sizes: np.ndarray[Any, np.dtype[np.int64]]
-    outcomes: dict[str, np.ndarray[Any, np.dtype[np.float64]]]
-
-    def curves(self, network: str, metric: str, weights: Weights) -> list[Curve]:
-        """The curve of each resample; weights float64 [resamples, n], rows that sum to 1."""
-        rows = self.outcomes[network][..., COLUMNS.index(metric)]
-        points = zip(weights @ self.sizes.T, weights @ rows.T, strict=True)
-        return [Curve.fit(sizes, scores) for sizes, scores in points]
-
-
-def tested(name: str, codec: Codec, networks: tuple[str, ...], tables: Callable[[int], list[QTables]]) -> Tested:
-    """Score `tables`(half), made from the photos in `half`, on the photos of the other half; kept in a file."""
-    key = hashlib.sha256(f"{name} {codec} {networks}".encode()).hexdigest()[:12]
-    path = CACHE / f"tested-{key}.npz"
-    if not path.exists():
-        start = time.monotonic()
-        scores: list[list[Score]] = [[evaluator(1 - half, codec, networks)(t) for t in tables(half)] for half in (0, 1)]
-        sizes = np.hstack([[s.photo_bytes for s in half] for half in scores])
-        outcomes = np.hstack([[s.outcomes for s in half] for half in scores])
-        np.savez_compressed(path.with_suffix(".part.npz"), sizes=sizes, outcomes=outcomes)
-        path.with_suffix(".part.npz").replace(path)
-        print(f"{codec.subsampling} {codec.entropy} {name}: {time.monotonic() - start:.0f} s", flush=True)
-    with np.load(path) as data:
-        width = len(COLUMNS)
-        outcomes = data["outcomes"]
-        return Tested(data["sizes"], {n: outcomes[..., i * width : (i + 1) * width] for i, n in enumerate(networks)})
+def kept_as(name: str, codec: Codec, networks: tuple[str, ...]) -> Path:
+    return CACHE / f"tested-{hashlib.sha256(f'{name} {codec} {networks}'.encode()).hexdigest()[:12]}.npz"
 
 
 def standard(codec: Codec) -> Tested:
-    return tested("standard", codec, NETWORKS, lambda half: [QTables.standard(q) for q in QUALITIES])
+    file = kept_as("standard", codec, NETWORKS)
+    return halves.tested(file, half_of, codec, NETWORKS, lambda _: [QTables.standard(q) for q in QUALITIES])
 
 
 def found(method: str, codec: Codec, network: str, on: tuple[str, ...]) -> Tested:
-    def tables(half: int) -> list[QTables]:
-        path = path_of(method, half, network, codec)
-        return [path.tables(np.array([point])) for point in POINTS]
-
-    return tested(f"{method} {network}", codec, on, tables)
+    file = kept_as(f"{method} {network}", codec, on)
+    return halves.tested(file, half_of, codec, on, lambda half: swept(path_of(method, half, network, codec)))
 
 
 MODEL_FREE: Final = ("rd-opt", "deepn-jpeg", "optd", *(f"mozjpeg-{n}" for n in range(1, 9)))
-
-
-@cache
-def weights() -> Weights:
-    """First all photos alike, then RESAMPLES bootstrap resamples, the same for everything."""
-    photos = sum(map(len, halves()))
-    draws = resamples(photos, RESAMPLES, np.random.default_rng(0))
-    return np.stack([np.ones(photos), *(np.bincount(d, minlength=photos) for d in draws)]) / photos
-
-
-def compared(anchor: Tested, other: Tested, network: str, plain: Tested | None = None) -> dict[str, Any]:
-    """BD-rates with paired intervals; with `plain` (the closed form without a lever) also the change against that."""
-    result: dict[str, Any] = {}
-    for metric in METRICS:
-        ours, standard_ = (t.curves(network, metric, weights()) for t in (other, anchor))
-        rates = [bd_rate(a, b) for a, b in zip(standard_, ours, strict=True)]
-        sizes, scores = other.sizes.mean(axis=1), other.outcomes[network][..., COLUMNS.index(metric)].mean(axis=1)
-        top = float(standard_[0].scores[-1])
-        result[metric] = {
-            "bd_rate": rates[0],
-            "bd_rate_ci": interval(rates[1:]),
-            "points": np.column_stack([sizes, scores]).tolist(),
-            "size_change_at": {
-                f"{top - d:.3f}": size_change(standard_[0], ours[0], top - d) for d in (0.02, 0.05, 0.1)
-            },
-        }
-        if plain is not None:
-            changes = [bd_rate(a, b) for a, b in zip(plain.curves(network, metric, weights()), ours, strict=True)]
-            result[metric] |= {"against_plain": changes[0], "against_plain_ci": interval(changes[1:])}
-    return result
 
 
 def study() -> dict[str, Any]:
@@ -261,12 +139,7 @@ def study() -> dict[str, Any]:
     def add(name: str, network: str, codec: Codec, other: Tested, anchor: Codec, extra: Tested | None = None) -> None:
         key = f"{name} | {network} | {codec.subsampling} {codec.entropy}"
         results[key] = compared(standard(anchor), other, network, extra)
-        shown = results[key]["agreement"]
-        low, high = shown["bd_rate_ci"]
-        print(f"{key}: {shown['bd_rate']:+.1%} [{low:+.1%}, {high:+.1%}]", flush=True)
-        OUT.mkdir(parents=True, exist_ok=True)
-        rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in results.items())
-        (OUT / "tables.json").write_text(f"{{\n{rows}\n}}\n")
+        print(f"{key}: {text(results[key]['agreement'])}", flush=True)
 
     def published(codec: Codec) -> None:
         for network in NETWORKS:
@@ -321,51 +194,14 @@ agreement: the top answer is what it is on the uncompressed photo. top-1: it is 
 """
 
 
-READING: Final = """
-## What this says (2026-11-21)
-
-- What `qtable optimize` makes (labels, run-aware for top-1: -20.8% and -15.3%; distillation, run-aware for agreement:
-  -19.9% and -16.7%) is ahead of every published method in the same column: the best of those are mozjpeg's number 5
-  (-19.4%, -17.2% on the smaller network) and RD-OPT with a weight per frequency (-14.4%, -15.4% on the larger). The
-  lead is 1 to 3 points; it has no interval of its own here, and those against standard tables reach 4 to 5 points to
-  either side: take it as level.
-  Error-driven tables (RD-OPT, OptD, DeepN-JPEG) are far behind, GRACE and OptS in between. mozjpeg's tables for human
-  eyes need no statistics and are a strong baseline; which of the nine is best depends on the network.
-- The plain closed form (Fisher information, entropy alone) is level with the best published tables, not ahead.
-- Which of these refinements is the default was decided on these very figures, so the default's rows are slightly
-  flattered; the row "closed form" was not chosen so.
-- On agreement every refinement ends between -13% and -20.4%. Top-1 of the smaller network shows larger figures (labels
-  -25.8%), which is what noise of this size allows by luck.
-- The levers, one by one, against the plain closed form on agreement (smaller, larger network): descent on exact sizes
-  -1.9 and -3.2 points; distillation at compressed photos with the run-aware rate -1.1 and -2.8; labels -0.9 and -2.7;
-  distillation alone -0.1 and -4.1; normalization 0 and -2; a damped cost, a shared table, a third table, a smoother
-  weight, the run-aware rate alone: nothing that both networks confirm. The noise between nearly equal tables is 1.5
-  points. None adds to another beyond it; the common limit seems to be the photos (250 to make the tables from).
-- The plain closed form of one network serves the other about as well as its own; with the default solver a few percent
-  are lost ([transfer](../transfer/README.md)).
-- With progressive coding on both sides the gain is about 2 points smaller. In 4:4:4 the gain over standard 4:4:4
-  tables is -5 to -16%: ahead of the published ones on the smaller network, level with mozjpeg's number 5 on the larger.
-  Against standard 4:2:0, closed form in 4:4:4 gains -12% and -10%, less than in 4:2:0 (-19% and -14%): 4:2:0 looks
-  better for these networks; the difference has no interval.
-"""
-
-
-def text(entry: dict[str, Any] | None, key: str = "bd_rate") -> str:
-    """For people: +1.2% [-0.3%, +2.1%]."""
-    if entry is None or not np.isfinite(entry[key]):
-        return "-"
-    low, high = entry[f"{key}_ci"]
-    return f"{entry[key]:+.1%} [{low:+.1%}, {high:+.1%}]"
-
-
-def page(results: dict[str, Any]) -> str:
+def page(results: dict[str, Any]) -> None:
     """README.md: the methods, the levers, transfer and chroma."""
 
     def cell(name: str, network: str, coding: str, metric: str, key: str = "bd_rate") -> str:
         entry = results.get(f"{name} | {network} | {coding}")
         return text(None if entry is None else entry[metric], key)
 
-    lines = [HEAD]
+    lines = HEAD.split("\n")
     for coding in ("4:2:0 optimized", "4:4:4 optimized"):
         lines += [f"## Methods, {coding.split()[0]}", ""]
         columns = [(network, metric) for network in NETWORKS for metric in METRICS]
@@ -402,7 +238,8 @@ def page(results: dict[str, Any]) -> str:
     }
     for question, (name, coding) in questions.items():
         lines.append(f"| {question} | " + " | ".join(cell(name, n, coding, "agreement") for n in NETWORKS) + " |")
-    return "\n".join(lines) + "\n" + READING
+    write_page(OUT, lines)
+    picture(results)
 
 
 def picture(results: dict[str, Any]) -> None:
@@ -411,31 +248,12 @@ def picture(results: dict[str, Any]) -> None:
     names = [CLOSED, *LEVERS, f"{CLOSED} of the other network", *(n for n in PUBLISHED if n != "mozjpeg-0")]
     for axes, network in zip(panels, NETWORKS, strict=True):
         entries = {n: results.get(f"{n} | {network} | 4:2:0 optimized") for n in names}
-        shown = {n: e["agreement"] for n, e in entries.items() if e is not None}
-        for row, (name, entry) in enumerate(shown.items()):
-            low, high = entry["bd_rate_ci"]
-            colour = plot.COLOURS[0 if name == CLOSED else 2 if name in LEVERS else 1]
-            axes.plot([100 * low, 100 * high], [row, row], color=colour, linewidth=1.6)
-            axes.plot(
-                100 * entry["bd_rate"], row, "os^"[0 if name == CLOSED else 1 if name in LEVERS else 2], color=colour
-            )
-        axes.set_yticks(range(len(shown)), list(shown), fontsize=7)
-        axes.invert_yaxis()
-        axes.axvline(0, color=plot.STANDARD_COLOUR, linewidth=0.8)
+        groups = {CLOSED: 0, **dict.fromkeys(PUBLISHED, 1)}
+        rows = [(name, entry["agreement"], groups.get(name, 2)) for name, entry in entries.items() if entry is not None]
+        forest(axes, rows, "bytes at equal score against standard tables (%)", size=7)
         axes.set_title(f"{network}, 4:2:0, agreement", fontsize=9)
-        axes.set_xlabel("bytes at equal score against standard tables (%)", fontsize=8)
-        axes.grid(True, axis="x", alpha=0.25)
     figure.savefig(OUT / "tables.png")
 
 
-def main() -> None:
-    if "--page" not in sys.argv and not (SHARED / "data/imagenet").is_dir():
-        sys.exit("benchmarks.tables: ../shared is not here; skipped")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    results = json.loads((OUT / "tables.json").read_text()) if "--page" in sys.argv else study()
-    (OUT / "README.md").write_text(page(results), encoding="utf-8")
-    picture(results)
-
-
 if __name__ == "__main__":
-    main()
+    run_study(OUT / "tables.json", study, page)

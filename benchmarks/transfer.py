@@ -19,9 +19,19 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import tables
-from benchmarks.joint import compared as averaged
-from benchmarks.samples import DISTILLED, PhotosOf, agreement, half_of, run_study, solver, swept, tested, write_page
-from benchmarks.tables import NETWORKS, Tested, classifier, compared, halves, text
+from benchmarks.halves import (
+    FIVE_POINTS,
+    NETWORKS,
+    QUALITIES,
+    PhotosOf,
+    classifier,
+    half_of,
+    halves,
+    solver,
+    swept,
+    tested,
+)
+from benchmarks.study import Tested, averaged, compared, forest, run_study, text, write_page
 from qtable import plot
 from qtable.codec import RGB, Codec, Subsampling
 from qtable.data import Photos
@@ -72,7 +82,7 @@ class Place:
 def statistics_of(place: Place, half: int) -> Sensitivity:
     """The default ones for agreement."""
     if place.photos is half_of:
-        return tables.statistics(half, place.network, place.subsampling, DISTILLED)
+        return tables.statistics(half, place.network, place.subsampling, tables.DISTILLED)
     file = CACHE / f"statistics-{place.name}-{half}.npz"
     if not file.exists():
         task, codec = classifier(place.network), Codec(place.subsampling)
@@ -84,7 +94,8 @@ def statistics_of(place: Place, half: int) -> Sensitivity:
 def made_for(place: Place, half: int) -> list[QTables]:
     """What `qtable optimize` makes from the photos of `half`."""
     photos = place.photos(half)
-    return swept(solver(photos, statistics_of(place, half), place.subsampling, shrinkage_for(len(photos))))
+    path = solver(photos, statistics_of(place, half), place.subsampling, shrinkage_for(len(photos)))
+    return swept(path, FIVE_POINTS)
 
 
 def used(made: Place, at: Place) -> Tested:
@@ -100,7 +111,7 @@ def standard(place: Place) -> Tested:
     if place.photos is half_of and place.network in NETWORKS:
         known = tables.standard(codec)
         return Tested(known.sizes[EACH], {name: rows[EACH] for name, rows in known.outcomes.items()})
-    made = [QTables.standard(q) for q in list(tables.QUALITIES)[EACH]]
+    made = [QTables.standard(q) for q in QUALITIES[EACH]]
     return tested(CACHE / f"standard-{place.name}.npz", place.photos, codec, alone, lambda _: made)
 
 
@@ -118,7 +129,7 @@ def matrix(places: Mapping[str, Place]) -> dict[str, Any]:
             rows[name][other] = {key: value for key, value in entry.items() if key != "size_change_at"}
             print(f"{name} -> {other}: {text(entry)}", flush=True)
     pairs = [(made, at) for made in places.values() for at in places.values() if made != at]
-    owns, others = ([agreement(used(a, at), at.network) for a, at in p] for p in ([(b, b) for _, b in pairs], pairs))
+    owns, others = ([used(a, at).curves(at.network) for a, at in p] for p in ([(b, b) for _, b in pairs], pairs))
     return {"cells": rows, "mean": averaged(owns, others)}
 
 
@@ -149,11 +160,6 @@ WHAT: Final = {
 def losses(rows: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     """(made for, used in, entry) off the diagonal."""
     return [(a, b, entry) for a, row in rows.items() for b, entry in row.items() if a != b]
-
-
-def against_own(entry: Mapping[str, Any]) -> str:
-    low, high = entry["against_plain_ci"]
-    return f"{entry['against_plain']:+.1%} [{low:+.1%}, {high:+.1%}]"
 
 
 def answer(found: Mapping[str, Any]) -> list[str]:
@@ -191,14 +197,13 @@ def page(found: dict[str, Any]) -> None:
         rows = matrix_["cells"]
         names = list(rows)
         lines += [f"## Another {what}", "", WHAT[what], ""]
-        for heading, cell in (("against standard tables", text), ("against its own tables", against_own)):
+        for heading, key in (("against standard tables", "bd_rate"), ("against its own tables", "against_plain")):
             lines += [
                 f"| {heading} | " + " | ".join(f"used with {n}" for n in names) + " |",
                 "|---" * (1 + len(names)) + "|",
             ]
             for name, row in rows.items():
-                own = cell is against_own
-                cells = ["-" if own and name == other else cell(row[other]) for other in names]
+                cells = [text(row[other], key) for other in names]
                 lines.append(f"| made for {name} | " + " | ".join(cells) + " |")
             lines.append("")
     write_page(OUT, lines)
@@ -213,17 +218,9 @@ def picture(found: Mapping[str, Any]) -> None:
         for a, b, entry in losses(matrix_["cells"])
     ]
     figure, axes = plot.new_axes(7, 4.2)
-    for at, (_, entry, i) in enumerate(rows):
-        low, high = entry["against_plain_ci"]
-        axes.plot([100 * low, 100 * high], [at, at], color=plot.COLOURS[i], linewidth=1.6)
-        axes.plot(100 * entry["against_plain"], at, "os^"[i], color=plot.COLOURS[i])
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=8)
-    axes.invert_yaxis()
-    axes.axvline(0, color=plot.STANDARD_COLOUR, linewidth=0.8)
-    axes.set_xlabel("bytes at equal agreement against the tables made for it (%)")
-    axes.grid(True, axis="x", alpha=0.25)
+    forest(axes, rows, "bytes at equal agreement against the tables made for it (%)", "against_plain")
     figure.savefig(OUT / "transfer.png")
 
 
 if __name__ == "__main__":
-    run_study(OUT, CACHE, study, page)
+    run_study(OUT / "transfer.json", study, page)

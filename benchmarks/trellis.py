@@ -3,19 +3,20 @@
 Standard and found tables, each written by libjpeg-turbo and by mozjpeg (its defaults: trellis quantization, optimized
 progressive scans), on the photos, networks and halves of `benchmarks.tables`. In mozjpeg the tables also weigh the
 trellis' distortion by 1 / step^2, so tables for a network give a trellis for that network. Needs ../shared; mozjpeg
-comes with jpeglib. What is done is kept in runs/tables. Writes results/trellis.
+comes with jpeglib. What is done is kept in runs/tables. `--page` writes the page and the
+picture anew from trellis.json.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import tables as study
+from benchmarks import tables
+from benchmarks.halves import NETWORKS
+from benchmarks.study import compared, run_study, text, write_page
 from qtable import plot
 from qtable.codec import RGB, Codec
 from qtable.tables import QTables
@@ -47,34 +48,35 @@ CODECS: Final = {
 }
 
 
-def measure() -> dict[str, Any]:
+def study() -> dict[str, Any]:
     """Of each network: the fronts of tables x encoder against standard tables by libjpeg-turbo, and trellis' share."""
     results: dict[str, Any] = {"encoder": encoder().version, "networks": {}}
-    for network in study.NETWORKS:
+    for network in NETWORKS:
         rows: dict[str, Any] = {}
         for name, codec in CODECS.items():
-            standard, found = study.standard(codec), study.found(FOUND, codec, network, (network,))
-            for tables, tested in (("standard", standard), ("found", found)):
-                rows[f"{tables}, {name}"] = study.compared(study.standard(Codec()), tested, network)[METRIC]
-            rows[f"found against standard, both {name}"] = study.compared(standard, found, network)[METRIC]
+            standard, found = tables.standard(codec), tables.found(FOUND, codec, network, (network,))
+            for kind, tested in (("standard", standard), ("found", found)):
+                rows[f"{kind}, {name}"] = compared(tables.standard(Codec()), tested, network)[METRIC]
+            rows[f"found against standard, both {name}"] = compared(standard, found, network)[METRIC]
         results["networks"][network] = rows
     return results
 
 
-def page(results: dict[str, Any]) -> str:
+def page(results: dict[str, Any]) -> None:
     networks = results["networks"]
     head = ["| | " + " | ".join(n[13:] for n in networks) + " |", "|---" * (1 + len(networks)) + "|"]
 
     def row(title: str, key: str) -> str:
-        return f"| {title} | " + " | ".join(study.text(rows[key]) for rows in networks.values()) + " |"
+        return f"| {title} | " + " | ".join(text(rows[key]) for rows in networks.values()) + " |"
 
     lines = [
         "# Do tables and mozjpeg's trellis quantization add up?",
         "",
-        "500 ImageNet photos (shorter side 256), 4:2:0, two networks; the answer stays what it is on the uncompressed",
-        "photo (agreement). Change of bytes at equal agreement (BD-rate) with 95% paired intervals over the photos;",
-        "every photo is scored with tables made from the other half. Real files; remade by `python -m",
-        "benchmarks.trellis`. Found tables: what `qtable optimize --metric agreement` makes. mozjpeg:",
+        "500 ImageNet photos (shorter side at most 256), 4:2:0, two networks; the answer stays what it is on the",
+        "uncompressed photo (agreement). Change of bytes at equal agreement (BD-rate) with 95% paired intervals over",
+        "the photos; every photo is scored with tables made from the other half. Real files of both encoders.",
+        "`python -m benchmarks.trellis` remakes this page. Found tables: what `qtable optimize --metric agreement`",
+        "makes. mozjpeg:",
         f"{results['encoder']}, with its defaults: trellis quantization and optimized progressive scans.",
         "",
         "![fronts](trellis.png)",
@@ -86,33 +88,22 @@ def page(results: dict[str, Any]) -> str:
     lines += [row(f"{t} tables, {n}", f"{t}, {n}") for n in CODECS for t in ("standard", "found")]
     lines += ["", "## What the found tables bring when both sides have the same encoder", "", *head]
     lines += [row(name, f"found against standard, both {name}") for name in CODECS]
-    reading = OUT / "reading.md"
-    return "\n".join(lines) + "\n" + ("\n" + reading.read_text() if reading.exists() else "")
+    write_page(OUT, lines)
+    picture(results)
 
 
 def picture(results: dict[str, Any]) -> None:
     figure, panels = plot.new_axes(10, 4.6, columns=2)
     for axes, (network, rows) in zip(panels, results["networks"].items(), strict=True):
         shown = [(t, n) for n in ("libjpeg-turbo", "mozjpeg") for t in ("standard", "found")]
-        for i, (tables, name) in enumerate(shown):
-            points = [{"bytes": size, "score": score} for size, score in rows[f"{tables}, {name}"]["points"]]
-            plot.front(axes, points, f"{tables} tables, {name}", plot.COLOURS[i], "os^D"[i])
+        for i, (kind, name) in enumerate(shown):
+            points = [{"bytes": size, "score": score} for size, score in rows[f"{kind}, {name}"]["points"]]
+            plot.front(axes, points, f"{kind} tables, {name}", plot.COLOURS[i], "os^D"[i])
         axes.set_title(network, fontsize=9)
         axes.set_ylabel("agreement (%)")
         axes.legend(loc="lower right", fontsize=8)
     figure.savefig(OUT / "trellis.png")
 
 
-def main() -> None:
-    if not (study.SHARED / "data/imagenet").is_dir():
-        sys.exit("benchmarks.trellis: ../shared is not here; skipped")
-    study.CACHE.mkdir(parents=True, exist_ok=True)
-    results = measure()
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "trellis.json").write_text(json.dumps(results, indent=1) + "\n")
-    picture(results)
-    (OUT / "README.md").write_text(page(results), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    run_study(OUT / "trellis.json", study, page)

@@ -1,0 +1,103 @@
+"""Two-fold cross-fitting on the ImageNet photos: tables from one half of them are tested on the other.
+
+All photos count, none is scored with tables that saw it, and nothing is selected: each path has a fixed grid of points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from benchmarks.study import SHARED, Tested, kept
+from qtable.codec import RGB, Codec, Subsampling
+from qtable.data import SPLITS, ImageSet, Labels, Photos
+from qtable.evaluate import Evaluator
+from qtable.models import load_model
+from qtable.sensitivity import Sensitivity
+from qtable.tables import QTables
+from qtable.task import Classifier, Outcomes, Targets
+from search.closed_form import Lagrangian
+from search.refine import RunAware, coefficients_of
+from search.space import Space
+
+NETWORKS: Final = ("mobilenet_v1_050_160", "mobilenet_v1_075_192")
+QUALITIES: Final[tuple[int, ...]] = (5, 6, 8, 10, 13, 17, 22, 30, 40, 50, 60, 70, 80, 88, 93)
+POINTS: Final = tuple(int(p) for p in np.linspace(14, 120, 9))
+"""Of a path's 0..128."""
+FIVE_POINTS: Final = POINTS[::2]
+"""Five in place of nine make gains look about one point smaller, alike for all."""
+
+PhotosOf = Callable[[int], Photos]
+"""The photos of half 0 or 1; a function of a module, so that evaluators can be kept."""
+
+
+class Several:
+    """Classifiers that look at the same decoded photos: their outcomes side by side."""
+
+    metric = "top-1 accuracy"
+
+    def __init__(self, tasks: Sequence[Classifier]) -> None:
+        self.tasks = tasks
+
+    def targets(self, originals: Sequence[RGB], labels: Labels) -> Targets:
+        return np.hstack([task.targets(originals, labels) for task in self.tasks])
+
+    def outcomes(self, decoded: Sequence[RGB], targets: Targets) -> Outcomes:
+        parts = np.split(targets, len(self.tasks), axis=1)
+        return np.hstack([task.outcomes(decoded, part) for task, part in zip(self.tasks, parts, strict=True)])
+
+    def score(self, outcomes: Outcomes) -> float:
+        return self.tasks[0].score(outcomes)
+
+    def right(self, outcomes: Outcomes) -> Outcomes:
+        return self.tasks[0].right(outcomes)
+
+
+@cache
+def halves() -> tuple[Photos, Photos]:
+    """All the photos in two halves, drawn with seed 0."""
+    images = ImageSet.open(SHARED / "data/imagenet")
+    parts = [images[split] for split in SPLITS]
+    every = Photos(
+        tuple(image for p in parts for image in p.images),
+        np.concatenate([p.labels for p in parts]),
+        tuple(name for p in parts for name in p.names),
+    )
+    order = np.random.default_rng(0).permutation(len(every))
+    return every.subset(order[::2]), every.subset(order[1::2])
+
+
+def half_of(half: int) -> Photos:
+    """The photos as they are."""
+    return halves()[half]
+
+
+@cache
+def classifier(network: str) -> Classifier:
+    return Classifier(load_model(f"{SHARED}/models/classifiers.py:{network}"))
+
+
+@cache
+def evaluator(photos: PhotosOf, half: int, codec: Codec, networks: tuple[str, ...]) -> Evaluator:
+    return Evaluator(photos(half), Several([classifier(n) for n in networks]), codec)
+
+
+def tested(
+    file: Path, photos: PhotosOf, codec: Codec, networks: tuple[str, ...], made: Callable[[int], Sequence[QTables]]
+) -> Tested:
+    """Score `made`(half), tables from that half, on the photos of the other half; kept in `file`."""
+    return kept(file, networks, lambda: [evaluator(photos, 1 - h, codec, networks).many(made(h)) for h in (0, 1)])
+
+
+def solver(photos: Photos, statistics: Sensitivity, subsampling: Subsampling, shrinkage: float = 0.0) -> RunAware:
+    """What `qtable optimize` solves: closed form with the run-aware rate, shrunk."""
+    neighbourhoods = coefficients_of(photos, subsampling)
+    return RunAware.of(Lagrangian.of(statistics), statistics.levels, neighbourhoods, shrinkage)
+
+
+def swept(path: Space, points: Sequence[int] = POINTS) -> list[QTables]:
+    return [path.tables(np.array([point])) for point in points]
