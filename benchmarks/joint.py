@@ -9,7 +9,7 @@ continues. `--page` writes the page and the picture anew from joint.json.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -18,16 +18,16 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from benchmarks.study import Curves, averaged, run_study, text, write_page
+from benchmarks.study import Curves, averaged, curves_of, run_study, text, weights, write_page
 from qtable import plot
 from qtable.codec import Codec, read_header
 from qtable.data import ImageSet
-from qtable.front import Curve, interval, resamples, size_change
+from qtable.front import Curve, interval, size_change
 from qtable.models import load_model
 from qtable.rate import PROXIES
 from qtable.tables import ZIGZAG, QTables
 from qtable.task import Classifier
-from qtable.train import Recipe, Trained, train, validate
+from qtable.train import Learn, Recipe, Trained, train, validate
 from search.joint import Family, finish, learn
 from search.methods import Setting
 from search.optimize import QUALITIES
@@ -40,7 +40,8 @@ RECIPE: Final = Recipe(steps=400, batch=60, table_rate=0.02, patience=2)
 SHORT: Final = replace(RECIPE, steps=120, every=60)
 GRID: Final = (8, 15, 30, 60)
 """Qualities at which networks are trained and tested."""
-CELLS: Final[dict[str, tuple[str, str, int]]] = {
+Cell = tuple[Learn, str, int]
+CELLS: Final[dict[str, Cell]] = {
     "standard, fine-tuned": ("network", "standard", 2),
     "learned, fine-tuned, one table": ("both", "closed-form", 1),
     "learned, fine-tuned": ("both", "closed-form", 2),
@@ -57,71 +58,69 @@ def images() -> ImageSet:
 
 
 def run(name: str, family: Family, recipe: Recipe, count: int = 2) -> dict[str, Any]:
-    """The summary of one training in runs/joint/`name`, made if it is not there."""
-    out = RUNS / name
+    """The summary of one training on the embedded task in runs/joint/`name`, made if it is not there."""
+    return trained_in(RUNS / name, images(), None, "top-1", family, recipe, count)
+
+
+def trained_in(
+    out: Path, images: ImageSet, model: str | None, metric: str, family: Family, recipe: Recipe, count: int
+) -> dict[str, Any]:
+    """The summary of one training in `out`, made if it is not there."""
     if (out / "summary.json").exists():
         return dict(json.loads((out / "summary.json").read_text()))
     out.mkdir(parents=True, exist_ok=True)
-    network = load_model(None)
-    task = Classifier(load_model(None))
+    task = Classifier(load_model(model), metric)
     rng = np.random.default_rng(recipe.seed)
-    start = family.start
-    setting = Setting(count, rng, images().fit, task, Codec(), RUNS / "statistics.npz", start)
-    summary = learn(network, images(), "top-1", setting, family, recipe, out, {"identity": {}})
-    print(f"{name}: {summary['bd_rate']:+.1%} against standard tables and the untrained network", flush=True)
+    setting = Setting(count, rng, images.fit, task, Codec(), out.parent / "statistics.npz", family.start)
+    summary = learn(load_model(model), images, metric, setting, family, recipe, out, {"identity": {}})
+    print(f"{out.name}: {summary['bd_rate']:+.1%} against standard tables and the untrained network", flush=True)
     return summary
 
 
 # ---- comparisons ----------------------------------------------------------------------------------------------
 
 
-@cache
-def draws() -> np.ndarray[Any, np.dtype[np.int64]]:
-    """First all test crops, then 1000 bootstrap resamples of them, the same for everything."""
-    photos = len(images().test)
-    return np.concatenate([np.arange(photos)[None], resamples(photos, 1000, np.random.default_rng(0))])
+def curves(run: Path, which: str = "trained") -> Curves:
+    """Of the points in the folder `run`; which: "trained", or "standard" (frozen) that they are tested with."""
+    with np.load(run / "test.npz") as data:
+        return curves_of(data[f"{which}_bytes"], data[f"{which}_right"])
 
 
-def curves(name: str, which: str = "trained") -> Curves:
-    """Of each resample the curve of a run's points; which: "trained", or "standard" (frozen) that it is tested with."""
-    with np.load(RUNS / name / "test.npz") as data:
-        sizes, right = data[f"{which}_bytes"], data[f"{which}_right"]
-    return [Curve.fit(sizes[:, d].mean(axis=1), right[:, d].mean(axis=1)) for d in draws()]
-
-
-def two_by_two() -> dict[str, Any]:
-    """Tables x fine-tuning, three seeds, equal budgets."""
-    summaries: dict[str, list[dict[str, Any]]] = {cell: [] for cell in CELLS}
-    for seed in SEEDS:
-        for cell, (what, start, count) in CELLS.items():
-            family, recipe = replace(FAMILY, start=start), replace(RECIPE, learn=what, seed=seed)  # type: ignore[arg-type]
-            summaries[cell].append(run(_name(cell, seed), family, recipe, count))
-    frozen = [curves(_name("learned, frozen", 0), "standard")] * len(SEEDS)
-    found = {cell: [curves(_name(cell, seed)) for seed in SEEDS] for cell in CELLS}
+def two_by_two(
+    runs: Path, cells: Mapping[str, Cell], made: Callable[[Path, Cell, int], dict[str, Any]]
+) -> dict[str, Any]:
+    """Tables x fine-tuning with equal budgets: each of `cells` trained in a folder of `runs` with each seed."""
+    summaries = {name: [made(folder(runs, name, s), cell, s) for s in SEEDS] for name, cell in cells.items()}
+    frozen = [curves(folder(runs, "learned, frozen", 0), "standard")] * len(SEEDS)
+    found = {name: [curves(folder(runs, name, seed)) for seed in SEEDS] for name in cells}
     tuned = found["standard, fine-tuned"]
     return {
-        "against (standard, frozen)": {cell: averaged(frozen, found[cell]) for cell in CELLS},
+        "against (standard, frozen)": {name: averaged(frozen, each) for name, each in found.items()},
         "against (standard, fine-tuned)": {
-            cell: averaged(tuned, found[cell]) for cell in CELLS if cell.startswith("learned, fine-tuned")
+            name: averaged(tuned, each) for name, each in found.items() if name.startswith("learned, fine-tuned")
         },
         "baseline": summaries["learned, frozen"][0]["baseline"],
-        "points": {cell: [s["points"] for s in summaries[cell]] for cell in CELLS},
+        "points": {name: [s["points"] for s in each] for name, each in summaries.items()},
     }
 
 
-def _name(cell: str, seed: int) -> str:
-    return f"{cell.replace(', ', '-').replace(' ', '-')}-{seed}"
+def folder(runs: Path, cell: str, seed: int) -> Path:
+    return runs / f"{cell.replace(', ', '-').replace(' ', '-')}-{seed}"
+
+
+def embedded(out: Path, cell: Cell, seed: int) -> dict[str, Any]:
+    """One training of the 2 x 2 on the embedded task."""
+    learns, start, count = cell
+    return run(out.name, replace(FAMILY, start=start), replace(RECIPE, learn=learns, seed=seed), count)
 
 
 def scans_alone() -> dict[str, Any]:
     """The 2 x 2 without headers: what remains of a comparison where photos are so large that headers hardly count."""
-    anchor = [_scan_curves(_name("learned, frozen", 0), "standard", [QTables.standard(q) for q in QUALITIES])] * len(
-        SEEDS
-    )
+    anchor = [_scan_curves("learned-frozen-0", "standard", [QTables.standard(q) for q in QUALITIES])] * len(SEEDS)
     rows: dict[str, Any] = {}
     for cell in CELLS:
         found = []
-        for name in (_name(cell, seed) for seed in SEEDS):
+        for name in (folder(RUNS, cell, seed).name for seed in SEEDS):
             tables = [QTables.load(file) for file in sorted((RUNS / name / "tables").glob("*.json"))]
             found.append(_scan_curves(name, "trained", tables))
         rows[cell] = averaged(anchor, found)
@@ -136,7 +135,7 @@ def _scan_curves(name: str, which: str, tables: Sequence[QTables]) -> Curves:
     if not np.array_equal(whole, [[len(file) for file in row] for row in files]):
         raise ValueError(f"{RUNS / name}: its tables are not those that were tested")
     sizes = np.array([[read_header(file).scan_bytes for file in row] for row in files])
-    return [Curve.fit(sizes[:, d].mean(axis=1), right[:, d].mean(axis=1)) for d in draws()]
+    return curves_of(sizes, right)
 
 
 def family_against_runs() -> dict[str, Any]:
@@ -145,20 +144,18 @@ def family_against_runs() -> dict[str, Any]:
     Of each run alone: what the family needs at its score, against what the runs need there; where no point of the
     family has that score, at the nearest that one has.
     """
-    whole = run(_name("learned, fine-tuned", 0), FAMILY, replace(RECIPE, seed=0))
+    whole = run("learned-fine-tuned-0", FAMILY, replace(RECIPE, seed=0))
     multipliers = [p["multiplier"] for p in whole["points"]]
     starts = [QTables(np.array(t)) for t in whole["history"][0]["tables"]]
     sizes, right = zip(
         *(_alone(i, *point) for i, point in enumerate(zip(starts, multipliers, strict=True))), strict=True
     )
-    together = curves(_name("learned, fine-tuned", 0))
-    apart = [Curve.fit([s[d].mean() for s in sizes], [r[d].mean() for r in right]) for d in draws()]
+    together = curves(RUNS / "learned-fine-tuned-0")
+    apart = curves_of(sizes, right)
     rows = []
     for i, multiplier in enumerate(multipliers):
-        levels = [
-            float(np.clip(right[i][d].mean(), family.scores[0], family.scores[-1]))
-            for d, family in zip(draws(), together, strict=True)
-        ]
+        scores = weights(len(right[i])) @ right[i]
+        levels = [reached(*each) for each in zip(scores, apart, together, strict=True)]
         changes = [size_change(a, b, level) for a, b, level in zip(apart, together, levels, strict=True)]
         rows.append(
             {
@@ -171,6 +168,12 @@ def family_against_runs() -> dict[str, Any]:
             }
         )
     return {"points": rows, "bd_rate": averaged([apart], [together])}
+
+
+def reached(score: float, one: Curve, other: Curve) -> float:
+    """The score nearest to `score` that both curves have."""
+    low, high = max(one.scores[0], other.scores[0]), min(one.scores[-1], other.scores[-1])
+    return float(np.clip(score, low, high))
 
 
 def _alone(index: int, start: QTables, multiplier: float) -> tuple[Array, Array]:
@@ -192,7 +195,7 @@ def starts() -> dict[str, Any]:
         name, recipe = f"start-{start}", replace(SHORT, learn="tables")
         summary = run(name, replace(FAMILY, start=start, points=4), recipe)
         result[start] = {
-            **averaged([curves(name, "standard")], [curves(name)]),
+            **averaged([curves(RUNS / name, "standard")], [curves(RUNS / name)]),
             "validated": [v["objective"] for v in summary["history"]],
         }
     return result
@@ -206,7 +209,7 @@ def proxies() -> dict[str, Any]:
         summary = run(name, replace(FAMILY, start="standard", points=4), replace(SHORT, learn="tables", rate=proxy))
         last = summary["history"][-1]
         errors = [e / b - 1 for e, b in zip(last["estimated_bytes"], last["bytes"], strict=True)]
-        result[proxy] = {**averaged([curves(name, "standard")], [curves(name)]), "estimate_error": errors}
+        result[proxy] = {**averaged([curves(RUNS / name, "standard")], [curves(RUNS / name)]), "estimate_error": errors}
     return result
 
 
@@ -230,7 +233,7 @@ def train_test_grid() -> dict[str, Any]:
 
 def growth() -> dict[str, Any]:
     """Which frequencies grow first: log2 of luma steps against the start, by zigzag band, at each validation."""
-    history = run(_name("learned, fine-tuned", 0), FAMILY, replace(RECIPE, seed=0))["history"]
+    history = run("learned-fine-tuned-0", FAMILY, replace(RECIPE, seed=0))["history"]
     middle = FAMILY.points // 2
     tables = np.array([v["tables"][middle][0] for v in history], float).reshape(len(history), 64)[:, ZIGZAG]
     change = np.log2(tables / tables[0])
@@ -245,7 +248,7 @@ def growth() -> dict[str, Any]:
 def study() -> dict[str, Any]:
     torch.set_num_threads(2)  # sums depend on it in their last bits
     return {
-        "two by two": two_by_two(),
+        "two by two": two_by_two(RUNS, CELLS, embedded),
         "scans alone": scans_alone(),
         "family against runs": family_against_runs(),
         "starts": starts(),
@@ -258,17 +261,17 @@ def study() -> dict[str, Any]:
 # ---- the page -------------------------------------------------------------------------------------------------
 
 
-def picture(found: Mapping[str, Any]) -> None:
+def picture(found: Mapping[str, Any], out: Path, metric: str, title: str) -> None:
     """The fronts of the 2 x 2, seed 0."""
     figure, axes = plot.new_axes()
     plot.front(axes, found["baseline"], "standard, frozen", plot.STANDARD_COLOUR, "s")
     for i, (cell, points) in enumerate(found["points"].items()):
         plot.front(axes, points[0], cell, plot.COLOURS[i], "o^Dv"[i])
-    axes.set_ylabel("top-1 accuracy (%)")
-    axes.set_xlim(200, 1400)
-    axes.set_title("tables x fine-tuning, embedded task, test crops, seed 0", fontsize=10)
+    axes.set_ylabel(f"{metric} (%)")
+    axes.set_xlim(right=1.1 * max(point["bytes"] for points in found["points"].values() for point in points[0]))
+    axes.set_title(f"tables x fine-tuning, {title}", fontsize=10)
     axes.legend(loc="lower right", fontsize=8)
-    figure.savefig(OUT / "two-by-two.png")
+    figure.savefig(out / "two-by-two.png")
 
 
 def page(found: dict[str, Any]) -> None:
@@ -283,21 +286,11 @@ def page(found: dict[str, Any]) -> None:
         "with 95% paired intervals over the crops; these crops show the same places in up to six ways, so the",
         "intervals are too narrow.",
         "",
-        "## Tables x fine-tuning",
+        *four(found["two by two"]),
         "",
-        "![fronts](two-by-two.png)",
+        "## The same without headers",
         "",
-        "(tables, network); in the literature's words the first column compares with original-compressed, and",
-        "fine-tuned means compressed-compressed.",
-        "",
-        "| | against (standard, frozen) | each seed | against (standard, fine-tuned) | each seed |",
-        "|---" * 5 + "|",
     ]
-    for cell, entry in found["two by two"]["against (standard, frozen)"].items():
-        other = found["two by two"]["against (standard, fine-tuned)"].get(cell)
-        cells = [text(entry), seeds(entry), text(other), seeds(other) if other else "-"]
-        lines.append(f"| ({cell}) | " + " | ".join(cells) + " |")
-    lines += ["", "## The same without headers", ""]
     lines += ["Bytes of the scans alone: nearer to what larger photos would show, where tables and Huffman tables"]
     lines += ["take no third of the file.", "", "| | against (standard, frozen) |", "|---|---|"]
     lines += [f"| ({cell}) | {text(entry)} |" for cell, entry in found["scans alone"].items()]
@@ -331,7 +324,27 @@ def page(found: dict[str, Any]) -> None:
     for step, row in zip(rows["steps"], rows["log2_change"], strict=True):
         lines.append(f"| {step} | " + " | ".join(f"{x:+.2f}" for x in row) + " |")
     write_page(OUT, lines)
-    picture(found["two by two"])
+    picture(found["two by two"], OUT, "top-1 accuracy", "embedded task, test crops, seed 0")
+
+
+def four(found: Mapping[str, Any]) -> list[str]:
+    """The 2 x 2 on a page."""
+    lines = [
+        "## Tables x fine-tuning",
+        "",
+        "![fronts](two-by-two.png)",
+        "",
+        "(tables, network); in the literature's words the first column compares with original-compressed, and",
+        "fine-tuned means compressed-compressed.",
+        "",
+        "| | against (standard, frozen) | each seed | against (standard, fine-tuned) | each seed |",
+        "|---" * 5 + "|",
+    ]
+    for cell, entry in found["against (standard, frozen)"].items():
+        other = found["against (standard, fine-tuned)"].get(cell)
+        cells = [text(entry), seeds(entry), text(other), seeds(other) if other else "-"]
+        lines.append(f"| ({cell}) | " + " | ".join(cells) + " |")
+    return lines
 
 
 def seeds(entry: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from qtable import plot
@@ -38,6 +39,13 @@ def weights(photos: int) -> Floats:
     return np.stack([np.ones(photos), *(np.bincount(d, minlength=photos) for d in draws)]) / photos
 
 
+def curves_of(sizes: npt.ArrayLike, scores: npt.ArrayLike) -> Curves:
+    """Of tables on photos, [k, n] each."""
+    sizes, scores = np.asarray(sizes, float), np.asarray(scores, float)
+    w = weights(sizes.shape[1])
+    return [Curve.fit(*point) for point in zip(w @ sizes.T, w @ scores.T, strict=True)]
+
+
 @dataclass(frozen=True)
 class Tested:
     """Tables on photos: sizes int64 [k, n]; per network outcomes float64 [k, n, len(COLUMNS)]."""
@@ -50,9 +58,7 @@ class Tested:
         return self.outcomes[network][..., COLUMNS.index(metric)]
 
     def curves(self, network: str, metric: str = "agreement") -> Curves:
-        w = weights(self.sizes.shape[1])
-        points = zip(w @ self.sizes.T, w @ self.scores(network, metric).T, strict=True)
-        return [Curve.fit(sizes, scores) for sizes, scores in points]
+        return curves_of(self.sizes, self.scores(network, metric))
 
 
 def kept(file: Path, networks: Sequence[str], scored: Callable[[], Sequence[Sequence[Score]]]) -> Tested:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from qtable.codec import Entropy, Subsampling
 from qtable.data import SPLITS, ImageSet
 from qtable.models import ModelSpec, load_model
+from qtable.tables import MAX_TABLE_FILE_BYTES
 from qtable.task import METRICS, Classifier
 from search.optimize import Watch
 
@@ -68,6 +70,13 @@ def progress_watch(visible: bool = True) -> Iterator[Watch]:
 def printable(text: str) -> str:
     """`text` with escapes for what a terminal must not get: control characters, and bytes that are not UTF-8."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def read_jpeg_or_tables(file: Path) -> bytes:
+    """A JPEG whole; of another file as much as a table file may have, and one byte more, for which it is refused."""
+    with file.open("rb") as opened:
+        data = opened.read(MAX_TABLE_FILE_BYTES + 1)
+        return data + opened.read() if data.startswith(b"\xff\xd8") else data
 
 
 def open_task(model: str | None, metric: str, device: str) -> Classifier:

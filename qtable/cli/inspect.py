@@ -16,10 +16,10 @@ import numpy.typing as npt
 import typer
 from PIL import Image
 
-from qtable.cli.common import AsJson, printable
+from qtable.cli.common import AsJson, printable, read_jpeg_or_tables
 from qtable.codec import Header, JpegError, Quantization, Segment, read_header
 from qtable.rate import STANDARD_HUFFMAN
-from qtable.tables import MAX_TABLE_FILE_BYTES, QTables
+from qtable.tables import QTables
 from qtable.verify import read_tables
 
 Facts = dict[str, Any]
@@ -31,10 +31,7 @@ def inspect_command(
     as_json: AsJson = False,
 ) -> None:
     """Show a JPEG's tables, quality, coding, sizes, metadata and likely encoder, or the tables of a table file."""
-    with file.open("rb") as opened:
-        data = opened.read(MAX_TABLE_FILE_BYTES + 1)
-        if data.startswith(b"\xff\xd8"):
-            data += opened.read()
+    data = read_jpeg_or_tables(file)
     if data.startswith(b"\xff\xd8"):
         try:
             facts = jpeg_facts(data)

@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from qtable.cli.common import AsJson, SubsamplingOption, console, printable
+from qtable.cli.common import AsJson, SubsamplingOption, console, printable, read_jpeg_or_tables
 from qtable.codec import RGB
 from qtable.data import open_photo
 from qtable.export import FORMATS
 from qtable.files import write_atomically
-from qtable.tables import MAX_TABLE_FILE_BYTES, QTables
+from qtable.tables import QTables
 from qtable.verify import ENCODERS, Encoder, EncoderError, Verdict, find_encoder, read_tables, sample_photo, verify
 
 Tables = Annotated[str, typer.Argument(help="JSON file, quality:Q, flat:STEP or preset[:Q].")]
@@ -51,10 +51,7 @@ def import_command(
     output: Output = None,
 ) -> None:
     """Read tables out of a JPEG or an encoder's table file and write them as qtable's JSON."""
-    with file.open("rb") as opened:
-        data = opened.read(MAX_TABLE_FILE_BYTES + 1)
-        if data.startswith(b"\xff\xd8"):
-            data += opened.read()
+    data = read_jpeg_or_tables(file)
     tables, found = read_tables(data, str(file), form)
     _say(f"{file}: {found}, {tables.count} {'table' if tables.count == 1 else 'tables'}")
     _write(str(FORMATS["json"].write(tables)).encode(), output)
