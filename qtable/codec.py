@@ -362,7 +362,8 @@ class Header:
 
 
 _STANDALONE = {0x01, *range(0xD0, 0xD8)}  # TEM, RSTn
-_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOFn without DHT, JPG, DAC
+FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers SOFn; DHT, JPG and DAC lie between them."""
 _MARKER = re.compile(rb"\xff+([^\x00\xd8\xff])", re.DOTALL)
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)  # no stuffing, TEM, RSTn or fill byte
 
@@ -391,7 +392,7 @@ def read_header(data: bytes) -> Header:
             (restart_interval,) = _unpack(">H", segment)
         elif segment.marker == 0xDC:
             (lines,) = _unpack(">H", segment)
-        elif segment.marker == 0xDE or segment.marker in _FRAMES:
+        elif segment.marker == 0xDE or segment.marker in FRAMES:
             if frames and frames[0].marker != 0xDE:
                 raise JpegError(f"a second frame at byte {segment.at}")
             frames.append(_read_frame(segment))

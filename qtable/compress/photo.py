@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
-from qtable.codec import MAX_SIDE, RGB, Codec, JpegError, read_header
+from qtable.codec import FRAMES, MAX_SIDE, RGB, Codec, JpegError, read_header
 from qtable.compress.metadata import (
     APP2,
     EXIF,
@@ -30,7 +30,6 @@ from qtable.tables import QTables
 MetadataPolicy = Literal["keep", "strip"]
 Action = Literal["compressed", "kept", "copied", "shard", "skipped"]
 _FORMATS: Final = ("PNG", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF")
-_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOFn without DHT, JPG, DAC
 _MODES: Final = frozenset(["1", "L", "P", "RGB", "RGBX", "YCbCr", "LA", "PA", "RGBA"])
 _TIFF_TAGS: Final = (
     ExifTags.Base.ImageDescription,
@@ -112,7 +111,7 @@ class Recipe:
         try:
             segments = [(marker, payload) for marker, _, payload in read_segments(data)]
             for marker, payload in segments:
-                if marker in _FRAMES:
+                if marker in FRAMES:
                     precision, height, width, components = struct.unpack_from(">BHHB", payload)
                     self._check_size(width, height)
                     if precision != 8:
