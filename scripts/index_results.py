@@ -159,6 +159,15 @@ def joint(figures: Any) -> str:
     )
 
 
+def fine_tune(figures: Any) -> str:
+    frozen, tuned = (figures[f"against (standard, {which})"] for which in ("frozen", "fine-tuned"))
+    both = "learned, fine-tuned"
+    return (
+        f"both {rate(frozen[both])}; tables alone {rate(frozen['learned, frozen'])}, network alone"
+        f" {rate(frozen['standard, fine-tuned'])}; against standard tables with a fine-tuned network {rate(tuned[both])}"
+    )
+
+
 def trellis(figures: Any) -> str:
     rows = [figures["networks"][network] for network in NETWORKS]
     alone, both = (" and ".join(rate(r[f"{t}, mozjpeg"]) for r in rows) for t in ("standard", "found"))
@@ -199,6 +208,14 @@ ROWS: Final = (
         "python -m benchmarks.joint",
         60,
         "joint/README.md",
+    ),
+    Row(
+        "fine-tune/fine-tune.json",
+        "The same for a small ImageNet network with 151 photos to train on, agreement",
+        fine_tune,
+        "python -m benchmarks.fine_tune",
+        20,
+        "fine-tune/README.md",
     ),
     Row(
         "samples/samples.json",

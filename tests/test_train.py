@@ -380,6 +380,13 @@ def test_the_exported_network_and_tables_score_in_evaluate_as_in_training(folder
         assert found == (expected or [(p["bytes"], p["score"]) for p in summary["points"]])
 
 
+def test_a_network_that_only_got_worse_is_said_with_what_may_help(folder: Path, tmp_path: Path) -> None:
+    done = qtable(*command(folder, tmp_path / "run", "--steps", "6", "--network-rate", "10"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["best_step"] == 0
+    assert "--network-rate 10): pretrained networks often want" in " ".join(done.stdout.split())
+
+
 def test_two_processes_train_as_one_does(folder: Path, tmp_path: Path) -> None:
     """torchrun with gloo; batch norm would see half a batch, so the network here has none."""
     (tmp_path / "plain.py").write_text(MODEL.replace("nn.BatchNorm2d(8), ", "").replace("bias=False", "bias=True"))

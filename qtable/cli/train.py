@@ -134,10 +134,10 @@ def train_command(
     if as_json:
         print(json.dumps(summary))
     else:
-        _show(summary, out)
+        _show(summary, out, recipe)
 
 
-def _show(summary: dict[str, Any], out: Path) -> None:
+def _show(summary: dict[str, Any], out: Path, recipe: Recipe) -> None:
     printer = Console()
     table = Table(title=f"{summary['metric']}, {summary['n_test']} test photos, real files")
     for heading in ("tables", "mean bytes [95% interval]", "score [95% interval]"):
@@ -155,6 +155,12 @@ def _show(summary: dict[str, Any], out: Path) -> None:
         f"{percent(summary['bd_rate'])} bytes at equal score [{low}, {high}] against standard tables and the untrained"
         f" network (BD-rate); best validated after step {summary['best_step']}."
     )
+    if not summary["best_step"] and not summary["interrupted"]:
+        printer.print(
+            "No step was better on search than the start, so tables and network are those. Lower rates may help"
+            f" (--table-rate {recipe.table_rate:g}, --network-rate {recipe.network_rate:g}): pretrained networks often"
+            " want 1e-5 to 1e-4."
+        )
     if summary["interrupted"]:
         printer.print("interrupted; the same command continues")
     printer.print(f"network  {out / 'network.safetensors'}\ntables   {out / 'tables'}/\npicture  {out / 'front.png'}")
