@@ -138,7 +138,6 @@ def sizes_of(entropy: Entropy, name: str, made: Sequence[Sequence[QTables]]) -> 
     """int64 [tables, photos], photos in the order of `Tested`: `made`[half] on the other half; kept in a file."""
     file = CACHE / f"sizes-{name}-{entropy}.npy"
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
         codec = Codec("4:2:0", entropy)
         rows = [
             np.array([[len(codec.encode(image, t)) for image in halves()[1 - half].images] for t in made[half]])
@@ -327,4 +326,4 @@ def picture(found_: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run_study(OUT / "files.json", study, page)
+    run_study(OUT / "files.json", CACHE, study, page)

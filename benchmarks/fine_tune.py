@@ -59,4 +59,4 @@ def page(found: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run_study(OUT / "fine-tune.json", study, page)
+    run_study(OUT / "fine-tune.json", RUNS, study, page)

@@ -363,4 +363,4 @@ def picture(found: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run_study(OUT / "hymenoptera.json", study, page, SHARED / "data/hymenoptera")
+    run_study(OUT / "hymenoptera.json", CACHE, study, page, SHARED / "data/hymenoptera")

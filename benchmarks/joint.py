@@ -99,6 +99,7 @@ def two_by_two(
         "against (standard, fine-tuned)": {
             name: averaged(tuned, each) for name, each in found.items() if name.startswith("learned, fine-tuned")
         },
+        "added to learned tables by fine-tuning": averaged(found["learned, frozen"], found["learned, fine-tuned"]),
         "baseline": summaries["learned, frozen"][0]["baseline"],
         "points": {name: [s["points"] for s in each] for name, each in summaries.items()},
     }
@@ -344,7 +345,8 @@ def four(found: Mapping[str, Any]) -> list[str]:
         other = found["against (standard, fine-tuned)"].get(cell)
         cells = [text(entry), seeds(entry), text(other), seeds(other) if other else "-"]
         lines.append(f"| ({cell}) | " + " | ".join(cells) + " |")
-    return lines
+    added = found["added to learned tables by fine-tuning"]
+    return [*lines, "", f"(learned, fine-tuned) against (learned, frozen): {text(added)}; each seed {seeds(added)}."]
 
 
 def seeds(entry: Mapping[str, Any]) -> str:
@@ -352,4 +354,4 @@ def seeds(entry: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run_study(OUT / "joint.json", study, page, needs=None)
+    run_study(OUT / "joint.json", RUNS, study, page, needs=None)

@@ -194,4 +194,4 @@ def picture(rows: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run_study(OUT / "samples.json", study, page)
+    run_study(OUT / "samples.json", CACHE, study, page)

@@ -147,17 +147,20 @@ def write_page(out: Path, lines: Sequence[str]) -> None:
 
 def run_study(
     file: Path,
+    work: Path,
     study: Callable[[], dict[str, Any]],
     page: Callable[[dict[str, Any]], None],
     needs: Path | None = SHARED / "data/imagenet",
 ) -> None:
     """Write to `file` (JSON) what `study` finds, then its page beside it; with `--page` the page alone.
 
-    needs: a folder without which the study is skipped.
+    work: the folder of what is kept on the way. needs: a folder without which the study is skipped.
     """
     if "--page" not in sys.argv:
         if needs is not None and not needs.is_dir():
             sys.exit(f"benchmarks.{file.stem}: {needs} is not here; skipped")
+        for folder in (file.parent, work):
+            folder.mkdir(parents=True, exist_ok=True)
         start = time.process_time()
         found = study()
         print(f"{file.stem}: {(time.process_time() - start) / 60:.1f} CPU minutes", flush=True)

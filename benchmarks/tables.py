@@ -74,6 +74,7 @@ def statistics(half: int, network: str, subsampling: Subsampling, kind: str = "f
         middle = Lagrangian.of(statistics(half, network, subsampling)).path().tables(np.array([MIDDLE]))
         options = options | {"at": middle}
     measured = measure(half_of(half), classifier(network), Codec(subsampling), **options)
+    CACHE.mkdir(parents=True, exist_ok=True)
     measured.save(path)
     return measured
 
@@ -256,4 +257,4 @@ def picture(results: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run_study(OUT / "tables.json", study, page)
+    run_study(OUT / "tables.json", CACHE, study, page)

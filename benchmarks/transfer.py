@@ -223,4 +223,4 @@ def picture(found: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run_study(OUT / "transfer.json", study, page)
+    run_study(OUT / "transfer.json", CACHE, study, page)

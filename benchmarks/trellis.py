@@ -106,4 +106,4 @@ def picture(results: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run_study(OUT / "trellis.json", study, page)
+    run_study(OUT / "trellis.json", tables.CACHE, study, page)

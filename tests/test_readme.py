@@ -57,6 +57,9 @@ def measured() -> set[str]:
     ours = [rate for rate, _ in imagenet_columns()]
     rates += [min(ours), max(ours)]
     rates += [joint[cell]["bd_rate"] for cell in ("learned, frozen", "standard, fine-tuned", "learned, fine-tuned")]
+    tuned = load("fine-tune/fine-tune.json")["against (standard, frozen)"]
+    both = tuned["learned, fine-tuned"]
+    rates += [both["bd_rate"], *both["bd_rate_ci"], tuned["learned, frozen"]["bd_rate"]]
     return {
         "95%",
         *(f"{rate:+.1%}" for rate in rates),
