@@ -203,6 +203,7 @@ def points(tested: Tested, metric: str) -> list[dict[str, Any]]:
 
 
 def study() -> dict[str, Any]:
+    torch.set_num_threads(1)  # with more of them the sums of a training depend on the machine's load
     chosen = choose()
     task = network(chosen["recipes"][0]["learns"])
     val = photos("val")

@@ -50,7 +50,7 @@ CONTESTS: Final = {
     ),
     "imagenet-sample/contest": (
         "From nothing and around the closed form, ImageNet photos, agreement, MobileNetV1 0.5/160",
-        "Every second photo, one seed, 40 evaluations: a small contest whose intervals are wide.",
+        "Every second photo: intervals over photos, in compare.json, are wide.",
     ),
 }
 HEAD: Final = """\
@@ -62,10 +62,12 @@ sampling and entropy coding on both sides. "agreement" is the share of photos wh
 uncompressed photo. The embedded task is for trying the tool (its crops show the same places in several ways, so its
 intervals are too narrow); the other photos are 500 of ImageNet, shorter side at most 256, with one to three MobileNets.
 
-`make results` remakes everything but the benchmarks (hours), `make bench` the benchmarks; `scripts/results.sh` has the
-commands. Minutes are about those of an idle two-core x86_64 machine without GPU. The photos and networks are not ours to
-give: what is made from them needs `../shared/data` (500 ImageNet photos, one for each even class index, as lossless WebP
-with a `labels.csv`; the ants and bees) and `../shared/models` (MobileNetV1), and is left as it is where they are missing.
+`make results` remakes everything but the benchmarks (hours), `make bench` the benchmarks; `scripts/results.sh` has
+the commands. Seeds are fixed; trainings with two threads (joint, fine-tune) still differ in the last bits of their
+sums, and what grows from those: expect figures within the spread of the seeds. Minutes are about those of an idle
+two-core x86_64 machine without GPU. The photos and networks are not ours to give: what is made from them needs
+`../shared/data` (500 ImageNet photos, one for each even class index, as lossless WebP with a `labels.csv`; the ants
+and bees) and `../shared/models` (MobileNetV1), and is left as it is where they are missing.
 
 | question | answer | page | command | minutes |
 |---|---|---|---|---|
