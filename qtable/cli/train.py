@@ -24,6 +24,7 @@ from qtable.cli.common import (
     Model,
     Resize,
     SubsamplingOption,
+    console,
     open_images,
     open_task,
     progress_watch,
@@ -46,9 +47,12 @@ def process_group(device: str) -> Iterator[int]:
         yield 0
         return
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    rank = distributed.get_rank()
+    console.quiet = rank > 0  # one process tells; errors are told by each, outside
     try:
-        yield distributed.get_rank()
+        yield rank
     finally:
+        console.quiet = False
         distributed.destroy_process_group()
 
 
