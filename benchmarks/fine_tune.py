@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.joint import CELLS, Cell, four, picture, trained_in, two_by_two
+from benchmarks.joint import CELLS, Cell, picture, trained_in, two_by_two, two_by_two_lines
 from benchmarks.study import SHARED, run_study, write_page
 from qtable.data import ImageSet
 from qtable.train import Recipe
@@ -52,7 +52,7 @@ def page(found: dict[str, Any]) -> None:
         "over the seeds, with 95% paired intervals over the photos. `python -m benchmarks.fine_tune` remakes this",
         "page.",
         "",
-        *four(found),
+        *two_by_two_lines(found),
     ]
     write_page(OUT, lines)
     picture(found, OUT, "agreement", f"ImageNet photos, {NETWORK}, seed 0")

@@ -117,24 +117,26 @@ def embedded(out: Path, cell: Cell, seed: int) -> dict[str, Any]:
 
 def scans_alone() -> dict[str, Any]:
     """The 2 x 2 without headers: what remains of a comparison where photos are so large that headers hardly count."""
-    anchor = [_scan_curves("learned-frozen-0", "standard", [QTables.standard(q) for q in QUALITIES])] * len(SEEDS)
+    anchor = [_scan_curves(RUNS / "learned-frozen-0", "standard", [QTables.standard(q) for q in QUALITIES])] * len(
+        SEEDS
+    )
     rows: dict[str, Any] = {}
     for cell in CELLS:
         found = []
-        for name in (folder(RUNS, cell, seed).name for seed in SEEDS):
-            tables = [QTables.load(file) for file in sorted((RUNS / name / "tables").glob("*.json"))]
-            found.append(_scan_curves(name, "trained", tables))
+        for out in (folder(RUNS, cell, seed) for seed in SEEDS):
+            tables = [QTables.load(file) for file in sorted((out / "tables").glob("*.json"))]
+            found.append(_scan_curves(out, "trained", tables))
         rows[cell] = averaged(anchor, found)
     return rows
 
 
-def _scan_curves(name: str, which: str, tables: Sequence[QTables]) -> Curves:
+def _scan_curves(run: Path, which: str, tables: Sequence[QTables]) -> Curves:
     """As `curves`, with the bytes of the files' scans in the place of the whole files'."""
-    with np.load(RUNS / name / "test.npz") as data:
+    with np.load(run / "test.npz") as data:
         right, whole = data[f"{which}_right"], data[f"{which}_bytes"]
     files = [[Codec().encode(image, t) for image in images().test.images] for t in tables]
     if not np.array_equal(whole, [[len(file) for file in row] for row in files]):
-        raise ValueError(f"{RUNS / name}: its tables are not those that were tested")
+        raise ValueError(f"{run}: its tables are not those that were tested")
     sizes = np.array([[read_header(file).scan_bytes for file in row] for row in files])
     return curves_of(sizes, right)
 
@@ -287,7 +289,7 @@ def page(found: dict[str, Any]) -> None:
         "with 95% paired intervals over the crops; these crops show the same places in up to six ways, so the",
         "intervals are too narrow.",
         "",
-        *four(found["two by two"]),
+        *two_by_two_lines(found["two by two"]),
         "",
         "## The same without headers",
         "",
@@ -328,7 +330,7 @@ def page(found: dict[str, Any]) -> None:
     picture(found["two by two"], OUT, "top-1 accuracy", "embedded task, test crops, seed 0")
 
 
-def four(found: Mapping[str, Any]) -> list[str]:
+def two_by_two_lines(found: Mapping[str, Any]) -> list[str]:
     """The 2 x 2 on a page."""
     lines = [
         "## Tables x fine-tuning",

@@ -207,6 +207,8 @@ def connect(address: str | None = None, workers: int | None = None) -> Client:
         with ThreadPoolExecutor(1) as pool:  # a thread of its own: notebooks have an event loop in the caller's
             pool.submit(asyncio.run, _answer(address)).result()
         return Client(address, timeout=ANSWER_SECONDS, set_as_default=False)
+    except MemoryError:  # a greeting of another kind, read as the length of a message
+        raise ClusterError(f"no Dask scheduler answers at {address}: another protocol is spoken there") from None
     except (OSError, ValueError, AssertionError) as error:  # no answer, or a malformed address
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ClusterError(f"no Dask scheduler answers at {address} within {ANSWER_SECONDS} s: {first}") from None

@@ -32,7 +32,7 @@ CONTESTS: Final = {
         (
             "Half of the budget of the contest above. The Gaussian process has the largest hypervolume in every seed; by bytes on"
             " `test` it and the fireflies lead and are not told apart. `quasi-random` shows what spreading points evenly gives"
-            " in 16 dimensions: less than standard tables."
+            " in 16 dimensions: worse than standard tables."
         ),
     ),
     "embedded/contest-published": (
@@ -56,7 +56,7 @@ CONTESTS: Final = {
         "From nothing and around the closed form, ImageNet photos, agreement, MobileNetV1 0.5/160",
         (
             "Every second photo. From nothing 100 evaluations are too few for genetic and MCMC; sorted random tables look best"
-            " of all by bytes on `search` and fall far behind on `test`. Around the closed form both methods gain 1 to 3"
+            " of all by bytes on `search` and not on `test`. Around the closed form both methods gain 1 to 3"
             " points on `search` against the closed form alone, and nothing on `test` that these photos tell apart (the"
             " intervals of the single runs are in compare.json)."
         ),

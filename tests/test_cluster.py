@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -239,6 +240,23 @@ def test_a_server_that_accepts_and_says_nothing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(cluster, "ANSWER_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ClusterError, match="no Dask scheduler"):
         connect(f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+
+
+@pytest.mark.parametrize("greeting", [b"SSH-2.0-OpenSSH_9.2\r\n" * 4, b"\xff" * 64])
+def test_a_server_of_another_kind(greeting: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def greet() -> None:
+            caller, _ = other.accept()
+            with caller:
+                caller.sendall(greeting)
+                caller.recv(1 << 16)
+
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(greet)
+            with pytest.raises(ClusterError, match="no Dask scheduler answers at tcp://127"):
+                connect(f"tcp://127.0.0.1:{other.getsockname()[1]}")
+            done.result()
 
 
 def test_a_scheduler_elsewhere_answers_from_within_an_event_loop(client: Any) -> None:
