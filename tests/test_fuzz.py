@@ -252,6 +252,12 @@ def test_fuzzing_finds(monkeypatch: pytest.MonkeyPatch, parse: Callable[[bytes],
         fuzz(Target("bad", parse, [b"seed"], (ValueError,)), 10)
 
 
+def test_memory_that_was_taken_once_is_not_the_parsers() -> None:
+    """As when another thread takes some in the middle of a look."""
+    others = iter([bytes, lambda n: b""] * 20)
+    fuzz(Target("good", lambda data: next(others)(1 << 24), [b"seed"], (ValueError,)), 10)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=9) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
