@@ -12,8 +12,8 @@ import time
 
 from benchmarks import workload
 from qtable import Classifier, Codec, ImageSet, QTables
-from qtable.cluster import ClusterEvaluator, Job, connect
-from qtable.models import load_model
+from qtable.measure.cluster import ClusterEvaluator, Job, connect
+from qtable.tasks.models import load_model
 
 
 def main() -> None:

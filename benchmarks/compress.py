@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import workload
-from qtable.codec import Codec
 from qtable.compress import compress
-from qtable.tables import QTables, as_flat_list
+from qtable.jpeg.codec import Codec
+from qtable.jpeg.tables import QTables, as_flat_list
 
 HEIGHT, WIDTH = 375, 500
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import workload
 from qtable import Classifier, Codec, Evaluator, QTables
-from qtable.sensitivity import measure
+from qtable.measure.sensitivity import measure
 from search.closed_form import Lagrangian
 from search.refine import RunAware, coefficients_of
 

@@ -24,11 +24,11 @@ from benchmarks.halves import QUALITIES, halves, swept
 from benchmarks.study import Floats, Tested, compared, forest, run_study, text, weights, write_page
 from benchmarks.transfer import MIDDLE as NETWORK
 from benchmarks.transfer import Place, standard, used
-from qtable import plot
-from qtable.codec import ENTROPIES, Codec, Entropy
-from qtable.data import Photos
-from qtable.front import bd_rate, interval
-from qtable.tables import QTables
+from qtable.jpeg.codec import ENTROPIES, Codec, Entropy
+from qtable.jpeg.tables import QTables
+from qtable.measure.front import bd_rate, interval
+from qtable.photos.sets import Photos
+from qtable.report import plot
 
 CACHE: Final = Path("runs/files")
 OUT: Final = Path("results/files")

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from benchmarks.joint import CELLS, Cell, picture, trained_in, two_by_two, two_by_two_lines
 from benchmarks.study import SHARED, run_study, write_page
-from qtable.data import ImageSet
-from qtable.train import Recipe
+from qtable.photos.sets import ImageSet
+from qtable.train.recipe import Recipe
 from search.joint import Family
 
 RUNS: Final = Path("runs/fine-tune")

@@ -13,13 +13,15 @@ from typing import Final
 import numpy as np
 
 from benchmarks.study import SHARED, Tested, kept
-from qtable.codec import RGB, Codec, Subsampling
-from qtable.data import SPLITS, ImageSet, Labels, Photos
-from qtable.evaluate import Evaluator
-from qtable.models import load_model
-from qtable.sensitivity import Sensitivity
-from qtable.tables import QTables
-from qtable.task import Classifier, Outcomes, Targets
+from qtable.jpeg.codec import RGB, Codec, Subsampling
+from qtable.jpeg.tables import QTables
+from qtable.measure.evaluate import Evaluator
+from qtable.measure.sensitivity import Sensitivity
+from qtable.photos.readers import Labels
+from qtable.photos.sets import SPLITS, ImageSet, Photos
+from qtable.tasks.base import Outcomes, Targets
+from qtable.tasks.classification import Classifier
+from qtable.tasks.models import load_model
 from search.closed_form import Lagrangian
 from search.refine import RunAware, coefficients_of
 from search.space import Space

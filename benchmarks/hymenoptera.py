@@ -27,16 +27,17 @@ from torch.nn import functional as F
 
 from benchmarks.halves import QUALITIES, solver, swept
 from benchmarks.study import METRICS, SHARED, Tested, kept, run_study, text, weights, write_page
-from qtable import plot
-from qtable.codec import Codec
-from qtable.data import EXTENSIONS, Photos, open_photo, read_photo_file
-from qtable.evaluate import Evaluator, Score
 from qtable.files import write_atomically
-from qtable.front import Curve, bd_rate, interval, size_change
-from qtable.models import load_model
-from qtable.sensitivity import Sensitivity, measure
-from qtable.tables import QTables
-from qtable.task import Classifier
+from qtable.jpeg.codec import Codec
+from qtable.jpeg.tables import QTables
+from qtable.measure.evaluate import Evaluator, Score
+from qtable.measure.front import Curve, bd_rate, interval, size_change
+from qtable.measure.sensitivity import Sensitivity, measure
+from qtable.photos.opening import EXTENSIONS, open_photo, read_photo_file
+from qtable.photos.sets import Photos
+from qtable.report import plot
+from qtable.tasks.classification import Classifier
+from qtable.tasks.models import load_model
 from search.closed_form import shrinkage_for
 from search.methods import DISTILLED_AT
 

@@ -19,18 +19,20 @@ import numpy as np
 import torch
 
 from benchmarks.study import Curves, averaged, curves_of, run_study, text, weights, write_page
-from qtable import plot
-from qtable.codec import Codec, read_header
-from qtable.data import ImageSet
-from qtable.front import Curve, interval, size_change
-from qtable.models import load_model
-from qtable.rate import PROXIES
-from qtable.tables import ZIGZAG, QTables
-from qtable.task import Classifier
-from qtable.train import Learn, Recipe, Trained, train, validate
+from qtable.jpeg.codec import Codec
+from qtable.jpeg.header import read_header
+from qtable.jpeg.proxies import PROXIES
+from qtable.jpeg.tables import ZIGZAG, QTables
+from qtable.measure.front import Curve, interval, size_change
+from qtable.measure.summary import QUALITIES
+from qtable.photos.sets import ImageSet
+from qtable.report import plot
+from qtable.tasks.classification import Classifier
+from qtable.tasks.models import load_model
+from qtable.train.recipe import Learn, Recipe
+from qtable.train.run import Trained, train, validate
 from search.joint import Family, finish, learn
 from search.methods import Setting
-from search.optimize import QUALITIES
 
 RUNS: Final = Path("runs/joint")
 OUT: Final = Path("results/joint")

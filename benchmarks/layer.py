@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qtable.codec import Codec, library_versions
-from qtable.layer import JPEGLayer
-from qtable.tables import QTables
+from qtable.jpeg.codec import Codec, library_versions
+from qtable.jpeg.layer import JPEGLayer
+from qtable.jpeg.tables import QTables
 
 SHAPE: Final = (16, 3, 224, 224)
 TABLES: Final = QTables.standard(50)

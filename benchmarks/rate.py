@@ -28,10 +28,14 @@ from PIL import Image
 from scipy.stats import kendalltau
 from torch import Tensor
 
-from qtable.codec import RGB, Codec, Entropy, read_header
-from qtable.dct import Planes, coefficients, quantize
-from qtable.rate import PROXIES, WINDOW, Proxy, RunLength, calibrated, exact_bytes
-from qtable.tables import QTables
+from qtable.jpeg.calibration import calibrated
+from qtable.jpeg.codec import RGB, Codec, Entropy
+from qtable.jpeg.dct import coefficients, quantize
+from qtable.jpeg.frame import Planes
+from qtable.jpeg.header import read_header
+from qtable.jpeg.proxies import PROXIES, WINDOW, Proxy, RunLength
+from qtable.jpeg.size import exact_bytes
+from qtable.jpeg.tables import QTables
 
 Floats = npt.NDArray[np.float64]
 HEIGHT, WIDTH = 256, 341

@@ -19,11 +19,11 @@ import numpy as np
 from benchmarks import tables
 from benchmarks.halves import FIVE_POINTS, classifier, half_of, halves, solver, swept, tested
 from benchmarks.study import Tested, averaged, run_study, text, write_page
-from qtable import plot
-from qtable.codec import Codec
-from qtable.data import Photos
-from qtable.sensitivity import Sensitivity, measure
-from qtable.tables import QTables
+from qtable.jpeg.codec import Codec
+from qtable.jpeg.tables import QTables
+from qtable.measure.sensitivity import Sensitivity, measure
+from qtable.photos.sets import Photos
+from qtable.report import plot
 from search.closed_form import shrinkage_for
 from search.methods import DISTILLED_AT
 from search.refine import RunAware

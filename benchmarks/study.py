@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from qtable import plot
-from qtable.evaluate import Score
 from qtable.files import write_atomically
-from qtable.front import Curve, bd_rate, interval, resamples, size_change
-from qtable.task import COLUMNS
+from qtable.measure.evaluate import Score
+from qtable.measure.front import Curve, bd_rate, interval, resamples, size_change
+from qtable.report import plot
+from qtable.tasks.classification import COLUMNS
 
 SHARED: Final = Path("../shared")
 RESAMPLES: Final = 1000

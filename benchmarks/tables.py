@@ -18,10 +18,10 @@ import numpy as np
 from benchmarks import halves
 from benchmarks.halves import NETWORKS, QUALITIES, classifier, half_of, solver, swept
 from benchmarks.study import METRICS, Tested, compared, forest, run_study, text, write_page
-from qtable import plot
-from qtable.codec import Codec, Subsampling
-from qtable.sensitivity import Sensitivity, measure
-from qtable.tables import QTables
+from qtable.jpeg.codec import Codec, Subsampling
+from qtable.jpeg.tables import QTables
+from qtable.measure.sensitivity import Sensitivity, measure
+from qtable.report import plot
 from search.closed_form import Lagrangian
 from search.published import PUBLISHED
 from search.refine import Descent

@@ -32,11 +32,11 @@ from benchmarks.halves import (
     tested,
 )
 from benchmarks.study import Tested, averaged, compared, forest, run_study, text, write_page
-from qtable import plot
-from qtable.codec import RGB, Codec, Subsampling
-from qtable.data import Photos
-from qtable.sensitivity import Sensitivity, measure
-from qtable.tables import QTables
+from qtable.jpeg.codec import RGB, Codec, Subsampling
+from qtable.jpeg.tables import QTables
+from qtable.measure.sensitivity import Sensitivity, measure
+from qtable.photos.sets import Photos
+from qtable.report import plot
 from search.closed_form import shrinkage_for
 from search.methods import DISTILLED_AT
 

@@ -17,10 +17,10 @@ from typing import Any, Final
 from benchmarks import tables
 from benchmarks.halves import NETWORKS
 from benchmarks.study import compared, run_study, text, write_page
-from qtable import plot
-from qtable.codec import RGB, Codec
-from qtable.tables import QTables
-from qtable.verify import Encoder, find_encoder
+from qtable.encoders.verify import Encoder, find_encoder
+from qtable.jpeg.codec import RGB, Codec
+from qtable.jpeg.tables import QTables
+from qtable.report import plot
 
 OUT: Final = Path("results/trellis")
 FOUND: Final = "distillation, run-aware"

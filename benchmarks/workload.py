@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from qtable import Preprocess
-from qtable.data import Photos
 from qtable.files import write_atomically
+from qtable.photos.sets import Photos
 
 
 def photos(count: int = 300) -> Photos:

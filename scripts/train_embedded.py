@@ -1,4 +1,4 @@
-"""Remake `qtable/weights/embedded.safetensors`: train the embedded task's network on its clean fit crops.
+"""Remake `qtable/tasks/weights/embedded.safetensors`: train the embedded task's network on its clean fit crops.
 
     python scripts/train_embedded.py [--epochs 12] [--seed 0] [--out FILE]
 
@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from qtable.codec import Codec
-from qtable.embedded import MEAN, RGB, WEIGHTS, Crops, Net, Split, crops
-from qtable.tables import QTables
+from qtable.jpeg.codec import Codec
+from qtable.jpeg.tables import QTables
+from qtable.photos.embedded import MEAN, RGB, Crops, Split, crops
+from qtable.tasks.embedded import WEIGHTS, Net
 
 QUALITIES = (95, 75, 50, 30, 20, 10, 5)
 SPLITS: tuple[Split, ...] = ("fit", "search", "test")

@@ -13,24 +13,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from qtable import plot
-from qtable.archive import Archive, Record
-from qtable.codec import Codec, Entropy, Subsampling
-from qtable.data import ImageSet
 from qtable.files import write_atomically
-from qtable.front import Curve, Measured, bd_rate, interval, pareto, resamples, size_change
-from qtable.tables import QTables
-from qtable.task import DifferentiableTask
-from search.optimize import (
-    QUALITIES,
-    RESAMPLES,
-    STANDARD,
-    Plan,
-    Watch,
-    front_records,
-    numbers,
-    optimize,
-)
+from qtable.jpeg.codec import Codec, Entropy, Subsampling
+from qtable.jpeg.tables import QTables
+from qtable.measure.archive import Archive, Record
+from qtable.measure.front import Curve, Measured, bd_rate, interval, pareto, resamples, size_change
+from qtable.measure.summary import QUALITIES, RESAMPLES, STANDARD, front_records, numbers
+from qtable.photos.sets import ImageSet
+from qtable.progress import Watch
+from qtable.report import plot
+from qtable.tasks.base import DifferentiableTask
+from search.optimize import Plan, optimize
 
 CANDIDATES: Final[tuple[Subsampling, ...]] = ("4:2:0", "4:4:4")
 

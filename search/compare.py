@@ -16,14 +16,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from qtable import plot
-from qtable.archive import Archive
-from qtable.codec import Codec
-from qtable.data import ImageSet
 from qtable.files import write_atomically
-from qtable.front import hypervolume
-from qtable.task import DifferentiableTask
-from search.optimize import STANDARD, NothingFound, Plan, Watch, optimize
+from qtable.jpeg.codec import Codec
+from qtable.measure.archive import Archive
+from qtable.measure.front import hypervolume
+from qtable.measure.summary import STANDARD
+from qtable.photos.sets import ImageSet
+from qtable.progress import Watch
+from qtable.report import plot
+from qtable.tasks.base import DifferentiableTask
+from search.optimize import NothingFound, Plan, optimize
 
 CHECKPOINTS: Final = 40
 """So many hypervolumes are computed along a run."""

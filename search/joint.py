@@ -16,18 +16,21 @@ import numpy as np
 import safetensors.torch
 from torch import nn
 
-from qtable import plot
-from qtable.codec import Codec
-from qtable.data import SPLITS, ImageSet, Photos
-from qtable.evaluate import Score
-from qtable.export import to_cjpeg
+from qtable.encoders.formats import to_cjpeg
 from qtable.files import write_atomically
-from qtable.front import Curve, Measured, bd_rate, interval, resamples
-from qtable.tables import QTables
-from qtable.task import Outcomes
-from qtable.train import Recipe, Trained, Watch, answered, slopes, train, validate
+from qtable.jpeg.codec import Codec
+from qtable.jpeg.tables import QTables
+from qtable.measure.evaluate import Score
+from qtable.measure.front import Curve, Measured, bd_rate, interval, resamples
+from qtable.measure.summary import QUALITIES, RESAMPLES, numbers, percent
+from qtable.photos.sets import SPLITS, ImageSet, Photos
+from qtable.progress import Watch
+from qtable.report import plot
+from qtable.tasks.base import Outcomes
+from qtable.train.joint import slopes
+from qtable.train.recipe import Recipe
+from qtable.train.run import Trained, answered, train, validate
 from search.methods import Setting
-from search.optimize import QUALITIES, RESAMPLES, numbers, percent
 from search.space import Sorted
 
 RANDOM_START: Final = "random"

@@ -9,13 +9,14 @@ from typing import Final
 
 import numpy as np
 
-from qtable.archive import Archive
-from qtable.codec import Codec
-from qtable.data import Photos, Progress
-from qtable.front import pareto
-from qtable.sensitivity import Sensitivity, measure
-from qtable.tables import QTables
-from qtable.task import DifferentiableTask
+from qtable.jpeg.codec import Codec
+from qtable.jpeg.tables import QTables
+from qtable.measure.archive import Archive
+from qtable.measure.front import pareto
+from qtable.measure.sensitivity import Sensitivity, measure
+from qtable.photos.sets import Photos
+from qtable.progress import Progress
+from qtable.tasks.base import DifferentiableTask
 from search.base import Box, Points, Searcher
 from search.bayesian import Bayesian, Sampler
 from search.closed_form import FIRST_COMPONENTS, Lagrangian, Path, Sweep, shrinkage_for

@@ -13,9 +13,10 @@ from typing import Final
 
 import numpy as np
 
-from qtable.sensitivity import BINS, RESOLUTION, Sensitivity
-from qtable.tables import PRESETS, QTables
-from search.closed_form import FIRST_COMPONENTS, STEPS, Floats, Lagrangian, Path, distortion, entropy_bits
+from qtable.jpeg.tables import PRESETS, QTables
+from qtable.measure.estimates import STEPS, Floats, distortion, entropy_bits
+from qtable.measure.sensitivity import BINS, RESOLUTION, Sensitivity
+from search.closed_form import FIRST_COMPONENTS, Lagrangian, Path
 
 _VALUES: Final = np.arange(BINS) / RESOLUTION
 

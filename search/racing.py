@@ -14,12 +14,12 @@ from typing import Final
 
 import numpy as np
 
-from qtable.archive import Archive, Record
-from qtable.data import Photos
-from qtable.evaluate import Evaluating, Score
-from qtable.front import pareto
-from qtable.tables import QTables
-from qtable.task import Outcomes, Task
+from qtable.jpeg.tables import QTables
+from qtable.measure.archive import Archive, Record
+from qtable.measure.evaluate import Evaluating, Score
+from qtable.measure.front import pareto
+from qtable.photos.sets import Photos
+from qtable.tasks.base import Outcomes, Task
 from search.run import losses_of
 
 SHARES: Final = (0.125, 0.25, 0.5, 1.0)

@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qtable import dct
-from qtable.codec import Subsampling
-from qtable.data import Photos
-from qtable.sensitivity import BINS, RESOLUTION, Histograms
-from qtable.tables import ZIGZAG, QTables
+from qtable.jpeg import dct
+from qtable.jpeg.codec import Subsampling
+from qtable.jpeg.tables import ZIGZAG, QTables
+from qtable.measure.estimates import STEPS, Floats
+from qtable.measure.sensitivity import BINS, RESOLUTION, Histograms
+from qtable.photos.sets import Photos
 from search.base import Box
-from search.closed_form import STEPS, Floats, Lagrangian, Path, shrunk
+from search.closed_form import Lagrangian, Path, shrunk
 
 Coefficients = Sequence[npt.NDArray[np.float32]]
 """DCT coefficients of Y, Cb and Cr: float32 [blocks, 64] each, natural order, libjpeg's scale."""

@@ -8,10 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from qtable.archive import Archive, Record
-from qtable.data import Split
-from qtable.evaluate import Evaluating, Score
-from qtable.tables import QTables
+from qtable.jpeg.tables import QTables
+from qtable.measure.archive import Archive, Record
+from qtable.measure.evaluate import Evaluating, Score
+from qtable.photos.sets import Split
 from search.base import Losses, Searcher
 from search.space import Space, points_to_tables
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from qtable.tables import QTables
+from qtable.jpeg.tables import QTables
 from search.base import Box, Points
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from qtable import dct
-from qtable.codec import RGB
-from qtable.data import Photos
-from qtable.tables import QTables
+from qtable.jpeg import dct
+from qtable.jpeg.codec import RGB
+from qtable.jpeg.tables import QTables
+from qtable.photos.sets import Photos
 
 torch.set_num_threads(1)  # pytest-xdist's workers share the cores
 SHARED = Path(__file__).resolve().parents[2] / "shared"

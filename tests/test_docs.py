@@ -15,10 +15,10 @@ import typer
 
 import qtable
 from qtable.cli import app
-from qtable.export import FORMATS
-from qtable.rate import PROXIES
-from qtable.rounding import ROUNDINGS
-from qtable.sensitivity import TARGETS
+from qtable.encoders.formats import FORMATS
+from qtable.jpeg.proxies import PROXIES
+from qtable.jpeg.rounding import ROUNDINGS
+from qtable.measure.sensitivity import TARGETS
 from search.methods import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent

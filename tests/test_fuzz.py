@@ -23,16 +23,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from qtable import codec
-from qtable.archive import Archive, ArchiveError, Record
-from qtable.cli.inspect import _text, jpeg_facts
-from qtable.codec import DECODERS, JpegError, decode, decoder, read_coefficients, read_header
-from qtable.data import DataError, _list_csv
-from qtable.evaluate import Score
-from qtable.export import FORMATS
-from qtable.sensitivity import Sensitivity
-from qtable.tables import QTables
-from qtable.verify import read_tables
+from qtable.cli.inspect import _text
+from qtable.encoders.formats import FORMATS
+from qtable.encoders.inspect import jpeg_facts
+from qtable.encoders.verify import read_tables
+from qtable.jpeg import codec
+from qtable.jpeg.codec import DECODERS, decode, decoder
+from qtable.jpeg.coefficients import read_coefficients
+from qtable.jpeg.header import JpegError, read_header
+from qtable.jpeg.tables import QTables
+from qtable.measure.archive import Archive, ArchiveError, Record
+from qtable.measure.evaluate import Score
+from qtable.measure.sensitivity import Sensitivity
+from qtable.photos.readers import DataError, _list_csv
 from tests.fuzz import FuzzError, Target, fuzz, mutate_value, watchdog
 
 SLOW: Final = 1_000_000

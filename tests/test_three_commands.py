@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from qtable.codec import read_header
-from qtable.models import load_model
-from qtable.tables import QTables
+from qtable.jpeg.header import read_header
+from qtable.jpeg.tables import QTables
+from qtable.tasks.models import load_model
 
 MODEL = """
 import torch

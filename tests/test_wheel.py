@@ -33,7 +33,7 @@ def test_the_wheel_has_everything_that_the_packages_have_and_nothing_else(built:
         if file.is_file() and "__pycache__" not in file.parts
     }
     assert names == ours
-    assert {"qtable/py.typed", "search/py.typed", "qtable/weights/embedded.safetensors"} < names
+    assert {"qtable/py.typed", "search/py.typed", "qtable/tasks/weights/embedded.safetensors"} < names
 
 
 def test_the_source_archive_has_the_tests_and_no_runs(built: Path) -> None:

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from qtable.codec import Entropy, Subsampling
-from qtable.data import SPLITS, ImageSet
-from qtable.models import ModelSpec, load_model
-from qtable.tables import MAX_TABLE_FILE_BYTES
-from qtable.task import METRICS, Classifier
-from search.optimize import Watch
+from qtable.jpeg.codec import Entropy, Subsampling
+from qtable.jpeg.tables import MAX_TABLE_FILE_BYTES
+from qtable.photos.sets import SPLITS, ImageSet
+from qtable.progress import Watch
+from qtable.tasks.classification import METRICS, Classifier
+from qtable.tasks.models import ModelSpec, load_model
 
 console = Console(stderr=True)
 """For what people read while they wait; results go to standard output."""

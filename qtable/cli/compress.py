@@ -15,13 +15,13 @@ import numpy as np
 import typer
 
 from qtable.cli.common import AsJson, EntropyOption, SubsamplingOption, console, printable, progress_watch
-from qtable.cluster import ClusterError, connect
-from qtable.codec import Codec
 from qtable.compress import MetadataPolicy, Recipe, Summary, check_apart, compress, processes, sample
-from qtable.data import MAX_PIXELS
-from qtable.front import interval, resamples
-from qtable.tables import QTables
-from search.optimize import RESAMPLES, percent
+from qtable.jpeg.codec import Codec
+from qtable.jpeg.tables import QTables
+from qtable.measure.cluster import ClusterError, connect
+from qtable.measure.front import interval, resamples
+from qtable.measure.summary import RESAMPLES, percent
+from qtable.photos.opening import MAX_PIXELS
 
 
 def compress_command(

@@ -31,19 +31,20 @@ from qtable.cli.common import (
     progress_watch,
 )
 from qtable.cli.provenance import header_of
-from qtable.cluster import ClusterEvaluator, Job, connect, measure_over
-from qtable.codec import Codec
-from qtable.data import ImageSet, Split
-from qtable.data import Progress as DataProgress
-from qtable.evaluate import Evaluator
-from qtable.front import interval, resamples
-from qtable.sensitivity import Sensitivity, Target
-from qtable.tables import QTables
-from qtable.task import Classifier
+from qtable.jpeg.codec import Codec
+from qtable.jpeg.tables import QTables
+from qtable.measure.cluster import ClusterEvaluator, Job, connect, measure_over
+from qtable.measure.evaluate import Evaluator
+from qtable.measure.front import interval, resamples
+from qtable.measure.sensitivity import Sensitivity, Target
+from qtable.measure.summary import RESAMPLES, max_drop_sentence, percent, three_savings
+from qtable.photos.sets import ImageSet, Split
+from qtable.progress import Progress as DataProgress
+from qtable.tasks.classification import Classifier
 from search.chroma import optimize_sampling, sentences
 from search.compare import compare
 from search.methods import METHODS
-from search.optimize import RESAMPLES, Plan, Workforce, max_drop_sentence, optimize, percent, three_savings
+from search.optimize import Plan, Workforce, optimize
 
 
 def optimize_command(

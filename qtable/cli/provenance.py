@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from qtable.codec import Codec
-from qtable.data import SPLITS, ImageSet
-from qtable.task import Classifier
+from qtable.jpeg.codec import Codec
+from qtable.photos.sets import SPLITS, ImageSet
+from qtable.tasks.classification import Classifier
 
 
 def header_of(images: ImageSet, model: str | None, task: Classifier, codec: Codec) -> dict[str, Any]:

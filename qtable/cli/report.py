@@ -10,7 +10,9 @@ import typer
 
 from qtable.cli.common import console, printable, progress_watch
 from qtable.files import write_atomically
-from search.report import Run, Source, page, recorded_source, reopen
+from qtable.report.page import page
+from qtable.report.photos import Source, recorded_source, reopen
+from qtable.report.run import Run
 
 
 def report_command(

@@ -11,12 +11,21 @@ from typing import Annotated
 import typer
 
 from qtable.cli.common import AsJson, SubsamplingOption, console, printable, read_jpeg_or_tables
-from qtable.codec import RGB
-from qtable.data import open_photo
-from qtable.export import FORMATS
+from qtable.encoders.formats import FORMATS
+from qtable.encoders.verify import (
+    ENCODERS,
+    Encoder,
+    EncoderError,
+    Verdict,
+    find_encoder,
+    read_tables,
+    sample_photo,
+    verify,
+)
 from qtable.files import write_atomically
-from qtable.tables import QTables
-from qtable.verify import ENCODERS, Encoder, EncoderError, Verdict, find_encoder, read_tables, sample_photo, verify
+from qtable.jpeg.codec import RGB
+from qtable.jpeg.tables import QTables
+from qtable.photos.opening import open_photo
 
 Tables = Annotated[str, typer.Argument(help="JSON file, quality:Q, flat:STEP or preset[:Q].")]
 Output = Annotated[

@@ -30,14 +30,14 @@ from qtable.cli.common import (
     progress_watch,
 )
 from qtable.cli.provenance import header_of
-from qtable.codec import Codec
-from qtable.models import load_model
-from qtable.rate import PROXIES
-from qtable.rounding import ROUNDINGS
-from qtable.train import Learn, Loss, Recipe
+from qtable.jpeg.codec import Codec
+from qtable.jpeg.proxies import PROXIES
+from qtable.jpeg.rounding import ROUNDINGS
+from qtable.measure.summary import percent
+from qtable.tasks.models import load_model
+from qtable.train.recipe import Learn, Loss, Recipe
 from search.joint import Family, learn
 from search.methods import Setting
-from search.optimize import percent
 
 
 @contextmanager

@@ -30,7 +30,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from qtable.codec import Codec
 from qtable.compress.journal import Entry, Journal, Row, Summary
 from qtable.compress.metadata import Metadata, read_metadata, upright, with_metadata
 from qtable.compress.photo import MetadataPolicy, Recipe, Skip
@@ -46,8 +45,10 @@ from qtable.compress.sources import (
     target_names,
 )
 from qtable.compress.worker import Job, Source, discard, read_tar, why_dropped, work
-from qtable.data import MAX_PIXELS, Progress
-from qtable.tables import QTables
+from qtable.jpeg.codec import Codec
+from qtable.jpeg.tables import QTables
+from qtable.photos.opening import MAX_PIXELS
+from qtable.progress import Progress
 
 __all__ = [
     "JOURNAL",

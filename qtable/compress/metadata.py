@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 from PIL import ExifTags, Image
 
-from qtable.codec import RGB, JpegError
+from qtable.jpeg.codec import RGB
+from qtable.jpeg.header import JpegError
 
 EXIF: Final = b"Exif\0\0"
 _XMP: Final = b"http://ns.adobe.com/xap/1.0/\0"

@@ -11,7 +11,6 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
-from qtable.codec import FRAMES, MAX_SIDE, RGB, Codec, JpegError, read_header
 from qtable.compress.metadata import (
     APP2,
     EXIF,
@@ -24,8 +23,10 @@ from qtable.compress.metadata import (
     upright,
     with_metadata,
 )
-from qtable.data import MAX_PIXELS
-from qtable.tables import QTables
+from qtable.jpeg.codec import MAX_SIDE, RGB, Codec
+from qtable.jpeg.header import FRAMES, JpegError, read_header
+from qtable.jpeg.tables import QTables
+from qtable.photos.opening import MAX_PIXELS
 
 MetadataPolicy = Literal["keep", "strip"]
 Action = Literal["compressed", "kept", "copied", "shard", "skipped"]

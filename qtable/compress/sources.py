@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from qtable.data import EXTENSIONS
+from qtable.photos.opening import EXTENSIONS
 
 PART: Final = ".qtable-part-"
 """How the names of unfinished outputs begin."""

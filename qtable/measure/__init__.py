@@ -1,0 +1,1 @@
+"""Truth and evidence: evaluation, statistics, archive, fronts, intervals, summaries, clusters."""

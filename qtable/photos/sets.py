@@ -1,0 +1,221 @@
+"""`ImageSet`: photos and labels in three named splits, `fit`, `search` and `test`.
+
+Statistics and training see `fit`, searchers are scored on `search`, and what is reported comes from `test`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from qtable.jpeg.codec import RGB
+from qtable.photos.opening import open_photo, read_photo_file
+from qtable.photos.readers import MAX_LABEL, DataError, Labels, _list_csv, _list_folder
+from qtable.progress import Progress
+
+Split = Literal["fit", "search", "test"]
+SPLITS: Final[tuple[Split, ...]] = get_args(Split)
+SHARES: Final[dict[Split, float]] = {"fit": 0.3, "search": 0.3, "test": 0.4}
+"""The share of the photos that falls, by content hash, into each split."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """The photos of one split: uint8 [h, w, 3] each, any sizes; labels int64 [n] (class indices); names for people."""
+
+    images: tuple[RGB, ...]
+    labels: Labels
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, indices: Sequence[int] | npt.NDArray[np.intp]) -> Photos:
+        """The photos at `indices`, in that order."""
+        at = np.asarray(indices, dtype=np.intp)
+        return Photos(tuple(self.images[i] for i in at), self.labels[at], tuple(self.names[i] for i in at))
+
+    def batches(self, most_photos: int = 32, most_pixels: int = 1 << 21) -> list[npt.NDArray[np.intp]]:
+        """Indices in batches of photos of equal size; depends on the photos alone, never on threads."""
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for i, image in enumerate(self.images):
+            by_shape.setdefault(image.shape, []).append(i)
+        batches = []
+        for shape, members in by_shape.items():
+            step = max(1, min(most_photos, most_pixels // (shape[0] * shape[1])))
+            batches += [np.array(members[i : i + step], dtype=np.intp) for i in range(0, len(members), step)]
+        return batches
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Three disjoint splits of photos, and what was noticed while reading them.
+
+    classes: names of the class indices where known. skipped: (name, reason) of unreadable files.
+    jpeg_sources: how many photos were JPEG files already (a second compression behaves differently).
+    fingerprint: hex digest of all pixels, labels and splits; equal data, equal fingerprint.
+    """
+
+    fit: Photos
+    search: Photos
+    test: Photos
+    source: str
+    classes: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+    jpeg_sources: int = 0
+    fingerprint: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        empty = [name for name in SPLITS if not len(self[name])]
+        if empty:
+            total = sum(len(self[name]) for name in SPLITS)
+            raise DataError(f"{self.source}: {total} readable photos leave {', '.join(empty)} empty; add photos")
+        object.__setattr__(self, "fingerprint", _fingerprint(self))
+
+    def thinned(self, step: int) -> ImageSet:
+        """Every `step`-th photo of each split, for quick contests. ValueError below 1."""
+        if step < 1:
+            raise ValueError(f"every {step}-th photo; allowed: 1 or more")
+        fit, search, test = (self[split].subset(range(0, len(self[split]), step)) for split in SPLITS)
+        return replace(self, fit=fit, search=search, test=test)
+
+    def __getitem__(self, split: Split) -> Photos:
+        photos: Photos = getattr(self, split)
+        return photos
+
+    @classmethod
+    def open(
+        cls,
+        source: str | os.PathLike[str] | None = None,
+        resize: int | None = None,
+        limit: int | None = None,
+        progress: Progress | None = None,
+    ) -> ImageSet:
+        """A folder of class folders, a CSV file (`path,label`), a folder that holds `labels.csv`, or None: embedded.
+
+        Labels are class indices where all are whole numbers; names are numbered from 0 on in alphabetical order.
+
+        resize: scale each photo so that its shorter side has this many pixels. limit: read at most this many files,
+        the first by a hash of their names. Unreadable files are skipped and listed. DataError if what is left cannot
+        be used.
+        """
+        if source is None:
+            if resize is not None or limit is not None:
+                raise DataError("the embedded photos have their own size and number; --resize and --limit need --data")
+            return cls.embedded()
+        path = Path(source)
+        if limit is not None and limit < 1:
+            raise DataError(f"--limit {limit}: at least 1 photo is needed")
+        if resize is not None and resize < 8:
+            raise DataError(f"--resize {resize}: the shorter side needs at least 8 pixels")
+        if path.is_dir() and (path / "labels.csv").is_file():
+            path = path / "labels.csv"
+        unreadable: list[tuple[str, str]] = []
+        if path.is_dir():
+            listed, classes, unreadable = _list_folder(path)
+        elif path.is_file():
+            listed, classes = _list_csv(path)
+        else:
+            raise DataError(f"{path}: no such folder or CSV file")
+        return _read(str(source), listed, classes, resize, limit, progress, unreadable)
+
+    @classmethod
+    def embedded(cls) -> ImageSet:
+        """The default task's crops of photographs that ship inside scikit-image; split by place."""
+        from qtable.photos import embedded
+
+        def photos(split: Split) -> Photos:
+            crops = embedded.crops(split)
+            return Photos(tuple(crops.images), np.asarray(crops.labels, np.int64), tuple(crops.names))
+
+        classes = tuple(view.name for view in embedded.views())
+        return cls(photos("fit"), photos("search"), photos("test"), source="embedded", classes=classes)
+
+
+def split_of(digest: bytes) -> Split:
+    """The split of a photo from the SHA-256 digest of its file: stable when other photos come or go."""
+    u = int.from_bytes(digest[:8], "big") / 2**64
+    return "fit" if u < SHARES["fit"] else "search" if u < SHARES["fit"] + SHARES["search"] else "test"
+
+
+def _read(
+    source: str,
+    listed: list[tuple[Path, int]],
+    classes: tuple[str, ...],
+    resize: int | None,
+    limit: int | None,
+    progress: Progress | None,
+    unreadable: Sequence[tuple[str, str]],
+) -> ImageSet:
+    def read(item: tuple[Path, int]) -> tuple[bytes, RGB, bool] | str:
+        try:
+            data = read_photo_file(item[0])
+            image, is_jpeg = open_photo(data, resize)
+        except (
+            Exception
+        ) as error:  # Pillow's plugins raise whatever they like on damaged files; each is one skipped photo
+            return f"{type(error).__name__}: {error}"
+        return hashlib.sha256(data).digest(), image, is_jpeg
+
+    if limit is not None:
+        order = sorted(range(len(listed)), key=lambda i: hashlib.sha256(os.fsencode(listed[i][0].name)).digest())
+        listed = [listed[i] for i in sorted(order[:limit])]
+    found: list[tuple[bytes, RGB, int, str, bool]] = []
+    skipped = list(unreadable)
+    worst = max((label for _, label in listed), default=0)
+    if worst > MAX_LABEL:
+        raise DataError(f"{source}: class index {worst} is too large; at most {MAX_LABEL:,} is allowed")
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # what Pillow warns of, it can read nevertheless
+        for done, ((file, label), result) in enumerate(zip(listed, pool.map(read, listed), strict=True), start=1):
+            if isinstance(result, str):
+                skipped.append((str(file), result))
+            else:
+                found.append((result[0], result[1], label, str(file), result[2]))
+            if progress is not None:
+                progress(done, len(listed))
+    if not found:
+        raise DataError(f"{source}: none of {len(listed)} files is a readable photo; {_first(skipped)}")
+    if len({label for _, _, label, _, _ in found}) < 2:
+        raise DataError(f"{source}: the {len(found)} readable photos are all of one class; accuracy needs at least two")
+    splits: dict[Split, list[tuple[bytes, RGB, int, str, bool]]] = {name: [] for name in SPLITS}
+    for item in found:
+        splits[split_of(item[0])].append(item)
+    return ImageSet(
+        fit=_photos(splits["fit"]),
+        search=_photos(splits["search"]),
+        test=_photos(splits["test"]),
+        source=source,
+        classes=classes,
+        skipped=tuple(skipped),
+        jpeg_sources=sum(is_jpeg for *_, is_jpeg in found),
+    )
+
+
+def _first(skipped: Sequence[tuple[str, str]]) -> str:
+    return f"the first: {skipped[0][0]} ({skipped[0][1]})" if skipped else "the list is empty"
+
+
+def _photos(items: Iterable[tuple[bytes, RGB, int, str, bool]]) -> Photos:
+    items = list(items)
+    labels = np.array([label for _, _, label, _, _ in items], dtype=np.int64)
+    return Photos(tuple(image for _, image, *_ in items), labels, tuple(name for _, _, _, name, _ in items))
+
+
+def _fingerprint(images: ImageSet) -> str:
+    total = hashlib.sha256()
+    for name in SPLITS:
+        photos = images[name]
+        total.update(f"{name} {len(photos)}".encode() + photos.labels.tobytes())
+        for image in photos.images:
+            total.update(hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest())
+    return total.hexdigest()

@@ -1,0 +1,1 @@
+"""One page on a run: what its folder holds, words, charts, page."""

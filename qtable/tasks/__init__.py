@@ -1,0 +1,1 @@
+"""What looks at photos and how it is scored: tasks, models, preprocessing."""

@@ -1,0 +1,1 @@
+"""Tables and network trained together: recipe, draws, joint model, run."""

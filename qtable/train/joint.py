@@ -1,0 +1,159 @@
+"""The model that is trained: a network behind one `JPEGLayer` for each operating point."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qtable.jpeg import dct
+from qtable.jpeg.calibration import Calibrated, calibrated
+from qtable.jpeg.codec import RGB, Codec
+from qtable.jpeg.layer import HIGHEST_STEP, LOWEST_STEP, JPEGLayer
+from qtable.jpeg.proxies import PROXIES, RunLength
+from qtable.jpeg.tables import QTables
+from qtable.photos.sets import Photos
+from qtable.tasks.classification import Classifier
+from qtable.train.recipe import Recipe
+
+CALIBRATION_QUALITIES: Final = (5, 15, 40, 80)
+_WITHOUT_UNIT: Final = ("1/L1", "L1")
+"""Rate proxies whose map to bytes is a power, not a line."""
+
+
+class Joint(nn.Module):
+    """A network behind one `JPEGLayer` for each operating point; gives each point's task loss and bytes.
+
+    rate: estimates bytes per photo; replaced when it is calibrated anew.
+    """
+
+    def __init__(self, network: nn.Module, starts: Sequence[QTables], codec: Codec, recipe: Recipe) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(recipe.learn != "tables")
+        self.layers = nn.ModuleList(JPEGLayer(tables, codec, recipe.rounding) for tables in starts)
+        for layer in self.layers:
+            layer.requires_grad_(recipe.learn != "network")
+        self.codec = codec
+        self.rate = Calibrated(_proxy(recipe, codec), 0.0, 1.0)
+
+    def forward(self, rgb: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean task loss in nats and mean estimated bytes of each point, [k] each.
+
+        rgb: uint8 [n, 3, h, w]; photo i goes to point i modulo k. target: int64 [n] labels, or float [n, classes],
+        log-probabilities to diverge from.
+        """
+        count = len(self.layers)
+        pixels = torch.cat([layer(rgb[i::count])[0] for i, layer in enumerate(self.layers)])
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        losses = task_loss(self.network(pixels), torch.cat([target[i::count] for i in range(count)]))
+        sizes = [
+            self.rate(dct.coefficients(rgb[i::count].float(), self.codec.subsampling), layer.steps()).mean()
+            for i, layer in enumerate(self._layers())
+        ]
+        parts = torch.split(losses, [len(range(i, len(rgb), count)) for i in range(count)])
+        return torch.stack([part.mean() for part in parts]), torch.stack(sizes)
+
+    def train(self, mode: bool = True) -> Joint:
+        """A network that does not learn stays in evaluation mode: its batch norm statistics stay as well."""
+        super().train(mode)
+        learns = any(parameter.requires_grad for parameter in self.network.parameters())
+        self.network.train(mode and learns)
+        return self
+
+    def tables(self) -> list[QTables]:
+        """The integer tables of each operating point."""
+        return [layer.tables() for layer in self._layers()]
+
+    def clamp(self) -> None:
+        """Steps back into 1..255, so that none is so far outside that its gradient must lead it back for long."""
+        with torch.no_grad():
+            for layer in self._layers():
+                layer.log_steps.clamp_(math.log(LOWEST_STEP), math.log(HIGHEST_STEP))
+
+    def settle(self, tables: Sequence[QTables]) -> None:
+        """The layers' steps become exactly `tables`."""
+        with torch.no_grad():
+            for layer, values in zip(self._layers(), tables, strict=True):
+                layer.log_steps.copy_(torch.tensor(values.values, dtype=torch.float32).log())
+
+    def _layers(self) -> Iterator[JPEGLayer]:
+        for layer in self.layers:
+            assert isinstance(layer, JPEGLayer)
+            yield layer
+
+
+def task_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Nats per photo, [n]: cross-entropy for int64 labels, KL(target || answer) for log-probabilities."""
+    if target.dtype == torch.int64:
+        return F.cross_entropy(logits, target, reduction="none")
+    divergence: Tensor = F.kl_div(F.log_softmax(logits, 1), target, log_target=True, reduction="none").sum(1)
+    return divergence
+
+
+def _proxy(recipe: Recipe, codec: Codec) -> Any:
+    return RunLength(codec) if recipe.rate == "run-length" else PROXIES[recipe.rate]
+
+
+def calibrate(joint: Joint, photos: Sequence[RGB], recipe: Recipe) -> Calibrated:
+    """The rate proxy fitted to mean sizes of real files: of the operating points' tables and some standard ones."""
+    every = [*joint.tables(), *map(QTables.standard, CALIBRATION_QUALITIES)]
+    proxy = _proxy(recipe, joint.codec)
+    rgb = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float()
+    planes = dct.coefficients(rgb, joint.codec.subsampling)
+    estimates, sizes = [], []
+    for tables in every:
+        steps = torch.tensor(tables.components(), dtype=torch.float32)
+        estimates.append(float(proxy(planes, steps).mean()))
+        sizes.append(float(np.mean([len(joint.codec.encode(photo, tables)) for photo in photos])))
+    return calibrated(proxy, estimates, sizes, log=recipe.rate in _WITHOUT_UNIT)
+
+
+def slopes(
+    network: nn.Module,
+    photos: Photos,
+    codec: Codec,
+    path: Sequence[QTables],
+    points: Sequence[int],
+    recipe: Recipe,
+    reach: int = 4,
+) -> list[float]:
+    """For each of `points` in `path` the multiplier (nats per bit per pixel) that holds it there.
+
+    path: tables from many bytes to few. The multiplier is -d loss / d bits per pixel along the path, measured with
+    real files of `photos` between the tables `reach` before and after the point; never below 1e-4.
+    """
+    classes = Classifier(copy.deepcopy(network))
+    found = []
+    with torch.no_grad():
+        batches = photos.batches()
+        clean = [
+            torch.from_numpy(photos.labels[at])
+            if recipe.loss == "labels"
+            else F.log_softmax(classes.logits(_stack([photos.images[i] for i in at])), 1)
+            for at in batches
+        ]
+
+        def measured(tables: QTables) -> tuple[float, float]:
+            losses, bits, pixels = [], 0, 0
+            for at, target in zip(batches, clean, strict=True):
+                files = [codec.encode(photos.images[i], tables) for i in at]
+                losses.append(task_loss(classes.logits(_stack([codec.decode(file) for file in files])), target))
+                bits += 8 * sum(map(len, files))
+                pixels += sum(photos.images[i].shape[0] * photos.images[i].shape[1] for i in at)
+            return float(torch.cat(losses).mean()), bits / pixels
+
+        for point in points:
+            more = measured(path[max(point - reach, 0)])
+            less = measured(path[min(point + reach, len(path) - 1)])
+            found.append(max(1e-4, (less[0] - more[0]) / max(more[1] - less[1], 1e-9)))
+    return found
+
+
+def _stack(images: Sequence[RGB]) -> Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
