@@ -30,7 +30,8 @@ from qtable.encoders.verify import read_tables
 from qtable.jpeg import codec
 from qtable.jpeg.codec import DECODERS, decode, decoder
 from qtable.jpeg.coefficients import read_coefficients
-from qtable.jpeg.header import JpegError, read_header
+from qtable.jpeg.header import read_header
+from qtable.jpeg.markers import JpegError
 from qtable.jpeg.tables import QTables
 from qtable.measure.archive import Archive, ArchiveError, Record
 from qtable.measure.evaluate import Score
@@ -207,7 +208,8 @@ def test_a_million_mutated_inputs(file: Path, name: str, capsys: pytest.CaptureF
 COEFFICIENTS: Final = """
 import sys, warnings
 from pathlib import Path
-from qtable.codec import JpegError, read_coefficients
+from qtable.jpeg.coefficients import read_coefficients
+from qtable.jpeg.markers import JpegError
 from tests.fuzz import Target, fuzz
 warnings.simplefilter("error")
 seeds = [file.read_bytes() for file in sorted(Path(sys.argv[1]).iterdir())]

@@ -28,7 +28,7 @@ LINKED = (
 OWN_NETWORK = """
 
 def my_network():
-    from qtable.models import load_model
+    from qtable.tasks.models import load_model
 
     class Unprepared(torch.nn.Module):
         def __init__(self):

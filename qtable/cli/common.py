@@ -18,6 +18,7 @@ from qtable.photos.sets import SPLITS, ImageSet
 from qtable.progress import Watch
 from qtable.tasks.classification import METRICS, Classifier
 from qtable.tasks.models import ModelSpec, load_model
+from qtable.text import printable as printable
 
 console = Console(stderr=True)
 """For what people read while they wait; results go to standard output."""
@@ -65,11 +66,6 @@ def progress_watch(visible: bool = True) -> Iterator[Watch]:
             progress.update(stages[stage], completed=done, note=note)
 
         yield watch
-
-
-def printable(text: str) -> str:
-    """`text` with escapes for what a terminal must not get: control characters, and bytes that are not UTF-8."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def read_jpeg_or_tables(file: Path) -> bytes:

@@ -13,7 +13,7 @@ from qtable.cli.common import AsJson, printable, read_jpeg_or_tables
 from qtable.encoders.identify import Facts
 from qtable.encoders.inspect import jpeg_facts, table_facts
 from qtable.encoders.verify import read_tables
-from qtable.jpeg.header import JpegError
+from qtable.jpeg.markers import JpegError
 
 
 def inspect_command(

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from qtable.jpeg.codec import RGB
-from qtable.jpeg.header import JpegError
+from qtable.jpeg.markers import JpegError
 
 EXIF: Final = b"Exif\0\0"
 _XMP: Final = b"http://ns.adobe.com/xap/1.0/\0"

@@ -24,7 +24,8 @@ from qtable.compress.metadata import (
     with_metadata,
 )
 from qtable.jpeg.codec import MAX_SIDE, RGB, Codec
-from qtable.jpeg.header import FRAMES, JpegError, read_header
+from qtable.jpeg.header import read_header
+from qtable.jpeg.markers import FRAMES, JpegError
 from qtable.jpeg.tables import QTables
 from qtable.photos.opening import MAX_PIXELS
 

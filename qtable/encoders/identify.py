@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from qtable.cli.common import printable
-from qtable.encoders.inspect import _kind, is_libjpeg_progression
-from qtable.jpeg.header import Header, Quantization
+from qtable.encoders.parts import is_libjpeg_progression, kind_of
+from qtable.jpeg.header import Header
+from qtable.jpeg.markers import Quantization
 from qtable.jpeg.tables import QTables
+from qtable.text import printable
 
 Facts = dict[str, Any]
 Table = npt.NDArray[np.int64]
@@ -32,7 +33,7 @@ def _at_every_quality(most: int) -> Table:
 _IJG: Final = np.stack([_at_every_quality(255), _at_every_quality(32767)])  # with and without force_baseline
 
 
-def _likenesses(tables: Sequence[Table]) -> list[Facts]:
+def likenesses(tables: Sequence[Table]) -> list[Facts]:
     """For each table the IJG quality with the nearest one of Annex K; mean_difference of entries: 0 if equal.
 
     tables: int [8, 8] each. Of what is equally near, the first table has luma, the others chroma and its quality.
@@ -49,12 +50,12 @@ def _likenesses(tables: Sequence[Table]) -> list[Facts]:
     return found
 
 
-def _overall_quality(tables: QTables, components: int = 3) -> Facts:
+def overall_quality(tables: QTables, components: int = 3) -> Facts:
     quality, gap = tables.nearest_quality(components)
     return {"nearest_quality": quality, "mean_difference": gap}
 
 
-def _quantization(header: Header, names: Sequence[str]) -> list[Facts]:
+def quantization_facts(header: Header, names: Sequence[str]) -> list[Facts]:
     """The definitions of quantization tables: first those that components use, in their order, then the others.
 
     Components whose slot and table are equal share one row; a table that is defined again unchanged is not repeated.
@@ -75,7 +76,7 @@ def _quantization(header: Header, names: Sequence[str]) -> list[Facts]:
             **likeness,
             "values": q.values.tolist(),
         }
-        for (q, users), likeness in zip(rows.values(), _likenesses([q.values for q, _ in rows.values()]), strict=True)
+        for (q, users), likeness in zip(rows.values(), likenesses([q.values for q, _ in rows.values()]), strict=True)
     ]
 
 
@@ -155,13 +156,13 @@ def _presets() -> dict[bytes, tuple[int, int]]:
 def _photoshop(header: Header) -> tuple[list[str], list[str]]:
     """What Adobe's segments say: (encoders, evidence)."""
     for segment in header.segments:
-        if _kind(segment) == "APP13 Photoshop":
+        if kind_of(segment) == "APP13 Photoshop":
             # Image resource 0x0406, "JPEG quality": -4..8, which the program shows as 0..12.
             found = re.search(rb"8BIM\x04\x06\0\0\0\0\0.(..)", segment.body, re.DOTALL)
             if found:
                 quality = struct.unpack(">h", found[1])[0] + 4
                 return [f"Adobe Photoshop at quality {quality} of 12"], ["Photoshop's record of its JPEG quality"]
-        if _kind(segment) == "APP12 Ducky":
+        if kind_of(segment) == "APP12 Ducky":
             return ["Adobe Photoshop, Save for Web"], ["APP12 Ducky"]
     return [], []
 
@@ -171,7 +172,7 @@ _EXIF_NAMES: Final = {0x010F: "make", 0x0110: "model", 0x0131: "software"}
 
 def _exif(header: Header) -> tuple[list[str], list[str]]:
     """What Exif says of camera and software: (encoders, evidence)."""
-    body = next((s.body for s in header.segments if _kind(s) == "APP1 Exif"), None)
+    body = next((s.body for s in header.segments if kind_of(s) == "APP1 Exif"), None)
     if body is None:
         return [], []
     exif = Image.Exif()
@@ -190,7 +191,7 @@ def _exif(header: Header) -> tuple[list[str], list[str]]:
 def _markers(header: Header) -> list[str]:
     evidence = []
     for segment in header.segments:
-        kind, body = _kind(segment), segment.body
+        kind, body = kind_of(segment), segment.body
         if kind == "APP0 JFIF" and len(body) >= 7:
             evidence.append(f"JFIF {body[5]}.{body[6]:02d}")
         elif kind == "APP14 Adobe" and len(body) >= 12:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
-
-from qtable.encoders.identify import Facts, _likenesses, _overall_quality, _quantization, likely_encoder
-from qtable.jpeg.header import Header, JpegError, Segment, read_header
-from qtable.jpeg.huffman import STANDARD_HUFFMAN
+from qtable.encoders.identify import Facts, likely_encoder, likenesses, overall_quality, quantization_facts
+from qtable.encoders.parts import (
+    METADATA,
+    bytes_of,
+    colour_space,
+    component_names,
+    huffman_origin,
+    is_libjpeg_progression,
+    sizes,
+)
+from qtable.jpeg.header import read_header
+from qtable.jpeg.markers import JpegError
 from qtable.jpeg.tables import QTables
 
 
@@ -17,10 +23,10 @@ def table_facts(tables: QTables, form: str) -> Facts:
     return {
         "format": form,
         "count": tables.count,
-        **_overall_quality(tables),
+        **overall_quality(tables),
         "quantization": [
             {"components": [name], **likeness, "values": table.tolist()}
-            for name, likeness, table in zip(names, _likenesses(list(tables.values)), tables.values, strict=True)
+            for name, likeness, table in zip(names, likenesses(list(tables.values)), tables.values, strict=True)
         ],
         "tables": tables.values.tolist(),
     }
@@ -35,7 +41,7 @@ def jpeg_facts(data: bytes) -> Facts:
         tables, note = header.tables, None
     except JpegError as error:
         tables, note = None, f"qtable cannot use these tables: {error}"
-    quantization = _quantization(header, names)
+    quantization = quantization_facts(header, names)
     pixels = header.width * header.height
     return {
         "format": "jpeg",
@@ -67,116 +73,10 @@ def jpeg_facts(data: bytes) -> Facts:
         "header_bytes": header.header_bytes,
         "scan_bytes": header.scan_bytes,
         "sizes": sizes(header),
-        "metadata": {name: _bytes_of(header, kinds) for name, kinds in _METADATA.items()},
+        "metadata": {name: bytes_of(header, kinds) for name, kinds in METADATA.items()},
         "encoder": likely_encoder(header, colour, tables, quantization),
         "note": note,
-        **(_overall_quality(tables, 1 if tables.count == 1 and colour != "YCbCr" else 3) if tables else {}),
+        **(overall_quality(tables, 1 if tables.count == 1 and colour != "YCbCr" else 3) if tables else {}),
         "quantization": quantization,
         "tables": tables.values.tolist() if tables else None,
     }
-
-
-def colour_space(header: Header) -> str:
-    """Of a file's samples as libjpeg takes it: jdapimin.c, `default_decompress_parms`."""
-    ids = [component.id for component in header.components]
-    adobe = next((s.body[11] for s in header.segments if _kind(s) == "APP14 Adobe" and len(s.body) >= 12), None)
-    if len(ids) == 3:
-        jfif = any(_kind(segment) == "APP0 JFIF" for segment in header.segments)
-        rgb = adobe == 0 if adobe is not None else ids == list(b"RGB")
-        return "RGB" if rgb and not jfif else "YCbCr"
-    if len(ids) == 4:
-        return "YCCK" if adobe == 2 else "CMYK"
-    return {0: "none", 1: "grey"}.get(len(ids), "unknown")
-
-
-def component_names(header: Header, colour: str) -> list[str]:
-    """A name for each component of the frame, "Y" or "C" ...; its place where the colours are not known."""
-    known = {"grey": ("Y",), "YCbCr": ("Y", "Cb", "Cr"), "YCCK": ("Y", "Cb", "Cr", "K")}
-    names: Sequence[str] = known.get(colour, tuple(colour))
-    if len(names) != len(header.components):
-        names = [f"component {i}" for i in range(1, len(header.components) + 1)]
-    return list(names)
-
-
-_STANDARD: Final = [(i % 2, bytes(table.counts), bytes(table.symbols)) for i, table in enumerate(STANDARD_HUFFMAN)]
-
-
-def huffman_origin(header: Header) -> str | None:
-    """Where the Huffman tables come from; None for arithmetic coding.
-
-    Tables for all photos have a code for each symbol of baseline coding; those made for one lack what it does not need.
-    """
-    if not header.huffman or not header.components:
-        return None
-    if not header.huffman_tables:
-        return "none in the file"
-    own = [t for t in header.huffman_tables if (t.kind, t.counts, t.symbols) not in _STANDARD]
-    if not own:
-        return "Annex K's"
-    if any(not set(_STANDARD[t.kind][2]) <= set(t.symbols) for t in own):
-        return "optimized"
-    return "an encoder's own, for all photos"
-
-
-def is_libjpeg_progression(header: Header, colour: str) -> bool:
-    """Whether the scans are those of jcparam.c, `jpeg_simple_progression`."""
-    every = tuple(component.id for component in header.components)
-
-    def scan(components: Iterable[int], first: int, last: int, before: int, after: int) -> list[tuple[Any, ...]]:
-        return [((c,), (first, last), (before, after)) for c in components]
-
-    def dc(before: int, after: int) -> list[tuple[Any, ...]]:
-        return [(every, (0, 0), (before, after))] if len(every) <= 4 else scan(every, 0, 0, before, after)
-
-    if colour == "YCbCr":
-        y, cb, cr = every
-        ac = [*scan([y], 1, 5, 0, 2), *scan([cr, cb], 1, 63, 0, 1), *scan([y], 6, 63, 0, 2), *scan([y], 1, 63, 2, 1)]
-        last = scan([cr, cb, y], 1, 63, 1, 0)
-    else:
-        ac = [*scan(every, 1, 5, 0, 2), *scan(every, 6, 63, 0, 2), *scan(every, 1, 63, 2, 1)]
-        last = scan(every, 1, 63, 1, 0)
-    return [(s.components, s.spectrum, s.approximation) for s in header.scans] == [*dc(0, 1), *ac, *dc(1, 0), *last]
-
-
-_KINDS: Final = {
-    "APP0 JFIF": b"JFIF\0",
-    "APP0 JFXX": b"JFXX\0",
-    "APP1 Exif": b"Exif\0",
-    "APP1 XMP": b"http://ns.adobe.com/xap/1.0/\0",
-    "APP1 extended XMP": b"http://ns.adobe.com/xmp/extension/\0",
-    "APP2 ICC": b"ICC_PROFILE\0",
-    "APP2 MPF": b"MPF\0",
-    "APP11 JUMBF": b"JP",
-    "APP12 Ducky": b"Ducky",
-    "APP13 Photoshop": b"Photoshop 3.0\0",
-    "APP14 Adobe": b"Adobe",
-}
-"""What an APPn segment begins with."""
-_METADATA: Final = {"Exif": ("APP1 Exif",), "ICC": ("APP2 ICC",), "XMP": ("APP1 XMP", "APP1 extended XMP")}
-
-
-def _kind(segment: Segment) -> str:
-    """ "APP1 Exif", "APP7", "COM", ...; "" for what belongs to the coding."""
-    if segment.marker == 0xFE:
-        return "COM"
-    if not 0xE0 <= segment.marker <= 0xEF:
-        return ""
-    name = f"APP{segment.marker - 0xE0}"
-    return next((k for k, start in _KINDS.items() if k.split()[0] == name and segment.body.startswith(start)), name)
-
-
-def _bytes_of(header: Header, kinds: Iterable[str]) -> int:
-    return sum(segment.size for segment in header.segments if _kind(segment) in kinds)
-
-
-def sizes(header: Header) -> dict[str, int]:
-    """Bytes of each part of a file; they add up to the file. Segments are counted with marker and length."""
-    kinds = sorted({_kind(segment) for segment in header.segments} - {""})
-    parts = {
-        "scan data": header.scan_bytes,
-        "quantization tables": sum(s.size for s in header.segments if s.marker == 0xDB),
-        "Huffman tables": sum(s.size for s in header.segments if s.marker == 0xC4),
-        **{kind: _bytes_of(header, [kind]) for kind in kinds},
-        "after EOI": header.trailing_bytes,
-    }
-    return parts | {"other headers": header.header_bytes + header.scan_bytes - sum(parts.values())}

@@ -20,7 +20,8 @@ from PIL import Image, __version__
 
 from qtable.encoders.formats import FORMATS, cjpeg_slots, detect
 from qtable.jpeg.codec import RGB, SUBSAMPLINGS, Codec, Subsampling
-from qtable.jpeg.header import Header, JpegError, read_header
+from qtable.jpeg.header import Header, read_header
+from qtable.jpeg.markers import JpegError
 from qtable.jpeg.tables import QTables, as_flat_list
 
 TIMEOUT: Final = 60

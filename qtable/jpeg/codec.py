@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, __version__, features
 
-from qtable.jpeg.header import JpegError, read_header
+from qtable.jpeg.header import read_header
+from qtable.jpeg.markers import JpegError
 from qtable.jpeg.tables import QTables, as_flat_list
 
 RGB = npt.NDArray[np.uint8]

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qtable.jpeg.codec import decode
-from qtable.jpeg.header import JpegError, read_header
+from qtable.jpeg.header import read_header
+from qtable.jpeg.markers import JpegError
 
 Coefficients = tuple[npt.NDArray[np.int16], npt.NDArray[np.int16], npt.NDArray[np.int16]]
 """Quantized DCT coefficients of Y, Cb, Cr: int16 [block rows, block columns, 8, 8], natural order."""

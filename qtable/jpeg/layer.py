@@ -1,8 +1,8 @@
 """`JPEGLayer`: JPEG as a layer of a network, with the quantization tables as its parameter.
 
-Forward it is libjpeg-turbo to the last bit (`qtable.dct`). Backward it is the transpose of what JPEG would be without
-rounding: the JFIF colour matrices, mean down-sampling, triangle up-sampling and an orthonormal DCT (`_Ideal`, the
-functions named `*_adjoint`), with the quantizer's gradient from a surrogate of round() (`qtable.rounding`) and
+Forward it is libjpeg-turbo to the last bit (`qtable.jpeg.dct`). Backward it is the transpose of what JPEG would be
+without rounding: the JFIF colour matrices, mean down-sampling, triangle up-sampling and an orthonormal DCT (`_Ideal`,
+the functions named `*_adjoint`), with the quantizer's gradient from a surrogate of round() (`qtable.jpeg.rounding`) and
 the usual clamp gradient at both range limits (samples after the inverse DCT, final RGB).
 """
 

@@ -17,7 +17,8 @@ from PIL import Image
 from qtable.encoders.formats import to_cjpeg
 from qtable.jpeg.codec import DECODERS, ENTROPIES, RGB, SUBSAMPLINGS, Codec, Entropy, Subsampling, decode, decoder
 from qtable.jpeg.coefficients import read_coefficients
-from qtable.jpeg.header import JpegError, read_header
+from qtable.jpeg.header import read_header
+from qtable.jpeg.markers import JpegError
 from qtable.jpeg.tables import ZIGZAG, QTables
 
 every_subsampling = pytest.mark.parametrize("subsampling", SUBSAMPLINGS)

@@ -1,4 +1,4 @@
-"""qtable.dct against libjpeg-turbo: every quantized coefficient and every decoded pixel, without exception."""
+"""qtable.jpeg.dct against libjpeg-turbo: every quantized coefficient and every decoded pixel, without exception."""
 
 from __future__ import annotations
 

@@ -282,9 +282,9 @@ def test_no_workers_asked_for() -> None:
 
 SCRIPT = """
 import os, sys
-from qtable.cluster import ClusterEvaluator, Job, connect
+from qtable.measure.cluster import ClusterEvaluator, Job, connect
 from qtable import Classifier, Codec, ImageSet, QTables
-from qtable.models import load_model
+from qtable.tasks.models import load_model
 
 def main():
     source, model = sys.argv[1:]
