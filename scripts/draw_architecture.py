@@ -171,6 +171,11 @@ STYLE: Final = """
       text { fill: #e4e7eb } .paper { fill: #171b21 } .box { fill: #232a33; stroke: #4a5563 }
       .title { fill: #8cc7f2 } .uses { fill: #a3adb9 } .arrow { stroke: #e39a5f } .head { fill: #e39a5f }
     }"""
+HEAD: Final = (
+    '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="5" markerHeight="5" orient="auto">'
+    '<path class="head" d="M0 0 8 4 0 8z"/></marker>'
+)
+"""Of an arrow."""
 
 
 def picture() -> str:
@@ -181,16 +186,14 @@ def picture() -> str:
     order = arranged(names, arrows)
     boxes = placed(order, edges)
     height = max(box.bottom for box in boxes.values()) + MARGIN
-    about = "The rooms of qtable by floor; each imports only from floors below."
+    size = f'width="{WIDTH}" height="{height:.0f}"'
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}"'
-            f' height="{height:.0f}" role="img">',
-            f"  <title>{about}</title>",
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" {size} role="img">',
+            "  <title>The rooms of qtable by floor; each imports only from floors below.</title>",
             f"  <style>{STYLE}\n  </style>",
-            '  <defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="5" markerHeight="5"'
-            ' orient="auto"><path class="head" d="M0 0 8 4 0 8z"/></marker></defs>',
-            f'  <rect class="paper" width="{WIDTH}" height="{height:.0f}" rx="12"/>',
+            f"  <defs>{HEAD}</defs>",
+            f'  <rect class="paper" {size} rx="12"/>',
             *(_drawn(box) for box in boxes.values()),
             *(f'  <path class="arrow" marker-end="url(#head)" d="{path}"/>' for path in _paths(order, boxes, arrows)),
             "</svg>\n",
@@ -201,8 +204,9 @@ def picture() -> str:
 def _drawn(box: Box) -> str:
     """A box with its title and text."""
     x, y = box.x + PAD, box.y + PAD + TITLE * 0.8
+    place = f'x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}"'
     lines = [
-        f'  <rect class="box" x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" rx="7"/>',
+        f'  <rect class="box" {place} rx="7"/>',
         f'  <text class="title" x="{x:.1f}" y="{y:.1f}" font-size="{TITLE}">{escape(box.title)}</text>',
     ]
     y += 0.25 * TITLE
