@@ -144,8 +144,8 @@ def _heading(module: str, name: str) -> str:
 
 def _offered() -> Iterator[tuple[str, str]]:
     """(name, module) of what `import qtable` has."""
-    for node in ast.parse((ROOT / "qtable" / "__init__.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom):
+    for node in ast.walk(ast.parse((ROOT / "qtable" / "__init__.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("qtable."):
             yield from ((alias.name, str(node.module)) for alias in node.names)
 
 

@@ -26,7 +26,7 @@ from PIL import Image
 from qtable.cli.inspect import _text
 from qtable.encoders.formats import FORMATS
 from qtable.encoders.inspect import jpeg_facts
-from qtable.encoders.verify import read_tables
+from qtable.encoders.reading import read_tables
 from qtable.jpeg import codec
 from qtable.jpeg.codec import DECODERS, decode, decoder
 from qtable.jpeg.coefficients import read_coefficients

@@ -1,6 +1,6 @@
 """Tables out to the formats that encoders take, and back in: `FORMATS`. Needs numpy alone.
 
-A JPEG file is read by `codec.read_header`; `verify.read_tables` reads either.
+A JPEG file is read by `header.read_header`; `reading.read_tables` reads either.
 """
 
 from __future__ import annotations

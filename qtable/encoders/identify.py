@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from qtable.encoders.parts import is_libjpeg_progression, kind_of
 from qtable.jpeg.header import Header
@@ -175,6 +174,8 @@ def _exif(header: Header) -> tuple[list[str], list[str]]:
     body = next((s.body for s in header.segments if kind_of(s) == "APP1 Exif"), None)
     if body is None:
         return [], []
+    from PIL import Image  # most files have no Exif; to import Pillow takes as long as all else here
+
     exif = Image.Exif()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,6 +1,6 @@
 """Real encoders put to the test: tables in, a photo encoded, the tables of the produced file read back and compared.
 
-What qtable exports (`export.FORMATS`) is what the encoders get. Here too: tables read out of any file, JPEG or not.
+What qtable exports (`formats.FORMATS`) is what the encoders get.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import Final
 import numpy as np
 from PIL import Image, __version__
 
-from qtable.encoders.formats import FORMATS, cjpeg_slots, detect
-from qtable.jpeg.codec import RGB, SUBSAMPLINGS, Codec, Subsampling
+from qtable.encoders.formats import FORMATS, cjpeg_slots
+from qtable.jpeg.codec import RGB, Codec
 from qtable.jpeg.header import Header, read_header
 from qtable.jpeg.markers import JpegError
+from qtable.jpeg.modes import SUBSAMPLINGS, Subsampling
 from qtable.jpeg.tables import QTables, as_flat_list
 
 TIMEOUT: Final = 60
@@ -30,27 +31,6 @@ TIMEOUT: Final = 60
 
 class EncoderError(ValueError):
     """This encoder is not installed, takes no tables, or failed; the message says which."""
-
-
-def read_tables(data: bytes, name: str | None = None, form: str | None = None) -> tuple[QTables, str]:
-    """Tables of a JPEG or of a file in one of `FORMATS`, and its format's name ("jpeg" for any JPEG).
-
-    name: of the file, for messages. form: the format, else told by the content. ValueError, in one line, for any
-    other bytes.
-    """
-    try:
-        if form is not None and form not in FORMATS:
-            raise ValueError(f"format {form!r} is unknown; allowed: {', '.join(FORMATS)}")
-        if data.startswith(b"\xff\xd8") and form in (None, "donor"):
-            return read_header(data).tables, "jpeg"
-        chosen = detect(data) if form is None else FORMATS[form]
-        try:
-            return chosen.read(data), chosen.name
-        except ValueError as error:
-            unknown = "no format is recognised; " if form is None and chosen.mark is None else ""
-            raise ValueError(f"{unknown}as a {chosen.name} file: {error}") from None
-    except ValueError as error:
-        raise ValueError(" ".join(f"{name or 'table file'}: {error}".split())) from None
 
 
 @dataclass(frozen=True)

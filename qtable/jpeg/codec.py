@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from typing import IO, Final, Literal, get_args
+from typing import IO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +23,14 @@ from PIL import Image, ImageFile, __version__, features
 
 from qtable.jpeg.header import read_header
 from qtable.jpeg.markers import JpegError
+from qtable.jpeg.modes import ENTROPIES as ENTROPIES
+from qtable.jpeg.modes import SUBSAMPLINGS as SUBSAMPLINGS
+from qtable.jpeg.modes import Entropy as Entropy
+from qtable.jpeg.modes import Subsampling as Subsampling
 from qtable.jpeg.tables import QTables, as_flat_list
 
 RGB = npt.NDArray[np.uint8]
 """uint8 [h, w, 3], 0..255."""
-Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
-Entropy = Literal["standard", "optimized", "progressive"]
-SUBSAMPLINGS: Final[tuple[Subsampling, ...]] = get_args(Subsampling)
-ENTROPIES: Final[tuple[Entropy, ...]] = get_args(Entropy)
 MAX_SIDE: Final = 65500
 """libjpeg's JPEG_MAX_DIMENSION."""
 MAX_PIXELS_PER_BYTE: Final = 1024

@@ -17,6 +17,7 @@ from PIL import Image
 from qtable.cli import main
 from qtable.encoders import verify as module
 from qtable.encoders.formats import FORMATS
+from qtable.encoders.reading import read_tables
 from qtable.encoders.verify import (
     ENCODERS,
     NO_ROUTE,
@@ -25,7 +26,6 @@ from qtable.encoders.verify import (
     EncoderError,
     differences,
     find_encoder,
-    read_tables,
 )
 from qtable.jpeg.codec import RGB, SUBSAMPLINGS, Codec, Subsampling, decode
 from qtable.jpeg.coefficients import read_coefficients
