@@ -14,7 +14,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from qtable.cli.common import AsJson, EntropyOption, SubsamplingOption, console, printable, progress_watch
+from qtable.cli.common import say
+from qtable.cli.console import progress_watch
+from qtable.cli.options import AsJson, Cluster, EntropyOption, Seed, SubsamplingOption, TablesOption
 from qtable.compress import MetadataPolicy, Recipe, Summary, check_apart, compress, processes, sample
 from qtable.jpeg.codec import Codec
 from qtable.jpeg.tables import QTables
@@ -22,28 +24,36 @@ from qtable.measure.cluster import ClusterError, connect
 from qtable.measure.front import interval, resamples
 from qtable.measure.summary import RESAMPLES, percent
 from qtable.photos.opening import MAX_PIXELS
+from qtable.text import printable
+
+Source = Annotated[Path, typer.Argument(metavar="SRC", help="Folder of photos and .tar files, or a .tar file.")]
+Target = Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; the same command continues.")]
+Metadata = Annotated[
+    MetadataPolicy, typer.Option(help="keep: copy EXIF, ICC profile, XMP; strip: copy none, turn photos upright.")
+]
+SkipLarger = Annotated[
+    bool, typer.Option("--skip-larger", help="Keep a JPEG as it is where it would not become smaller.")
+]
+MaxPixels = Annotated[int, typer.Option(help="Skip photos with more pixels.")]
+Workers = Annotated[int | None, typer.Option(help="Processes. \\[default: one for each core]")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Estimate from a sample what would be saved.")]
+SampleSize = Annotated[int, typer.Option("--sample", help="Photos that --dry-run tries.")]
 
 
 def compress_command(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of photos and .tar files, or a .tar file.")],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; the same command continues.")],
-    tables: Annotated[str, typer.Option(help="JSON file, quality:Q, flat:STEP or preset[:Q].")],
+    source: Source,
+    target: Target,
+    tables: TablesOption,
     subsampling: SubsamplingOption = "4:2:0",
     entropy: EntropyOption = "optimized",
-    metadata: Annotated[
-        MetadataPolicy, typer.Option(help="keep: copy EXIF, ICC profile, XMP; strip: copy none, turn photos upright.")
-    ] = "keep",
-    skip_larger: Annotated[
-        bool, typer.Option("--skip-larger", help="Keep a JPEG as it is where it would not become smaller.")
-    ] = False,
-    max_pixels: Annotated[int, typer.Option(help="Skip photos with more pixels.")] = MAX_PIXELS,
-    workers: Annotated[int | None, typer.Option(help="Processes. \\[default: one for each core]")] = None,
-    cluster: Annotated[
-        str | None, typer.Option(help="Work on a Dask cluster that sees the same files: tcp://HOST:PORT.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate from a sample what would be saved.")] = False,
-    sample_size: Annotated[int, typer.Option("--sample", help="Photos that --dry-run tries.")] = 100,
-    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    metadata: Metadata = "keep",
+    skip_larger: SkipLarger = False,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    dry_run: DryRun = False,
+    sample_size: SampleSize = 100,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Write photos anew with these tables into another folder; the originals stay as they are."""
@@ -75,8 +85,7 @@ def compress_command(
                 progress=lambda done, total: watch("compressing files", done, total, ""),
             )
     except KeyboardInterrupt:
-        line = f"qtable: interrupted; what is in {target} is whole, and the same command continues"
-        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        say(f"qtable: interrupted; what is in {target} is whole, and the same command continues")
         raise typer.Exit(130) from None
     if as_json:
         print(json.dumps(asdict(summary) | {"manifest": str(summary.manifest), "change": _change(summary)}))

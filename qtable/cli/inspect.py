@@ -9,17 +9,18 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from qtable.cli.common import AsJson, printable, read_jpeg_or_tables
+from qtable.cli.common import read_jpeg_or_tables
+from qtable.cli.options import AsJson
 from qtable.encoders.identify import Facts
 from qtable.encoders.inspect import jpeg_facts, table_facts
-from qtable.encoders.verify import read_tables
+from qtable.encoders.reading import read_tables
 from qtable.jpeg.markers import JpegError
+from qtable.text import printable
+
+File = Annotated[Path, typer.Argument(help="A JPEG or a table file.")]
 
 
-def inspect_command(
-    file: Annotated[Path, typer.Argument(help="A JPEG or a table file.")],
-    as_json: AsJson = False,
-) -> None:
+def inspect_command(file: File, as_json: AsJson = False) -> None:
     """Show a JPEG's tables, quality, coding, sizes, metadata and likely encoder, or the tables of a table file."""
     data = read_jpeg_or_tables(file)
     if data.startswith(b"\xff\xd8"):

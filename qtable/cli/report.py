@@ -8,27 +8,34 @@ from typing import Annotated
 
 import typer
 
-from qtable.cli.common import console, printable, progress_watch
+from qtable.cli.common import say
+from qtable.cli.console import progress_watch
 from qtable.files import write_atomically
 from qtable.report.page import page
 from qtable.report.photos import Source, recorded_source, reopen
 from qtable.report.run import Run
+from qtable.text import printable
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished qtable optimize.")]
+Page = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="File to write; never one that exists. \\[default: RUN/report.html, anew]"),
+]
+Photos = Annotated[
+    str | None,
+    typer.Option("--data", help="The run's photos. \\[default: where its command took them, if still there]"),
+]
+AsBefore = Annotated[int | None, typer.Option(help="With --data: as the run had it.")]
+Price = Annotated[float | None, typer.Option(help="Of a GB, in any currency: also say what the saved bytes are worth.")]
 
 
 def report_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished qtable optimize.")],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="File to write; never one that exists. \\[default: RUN/report.html, anew]"),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="The run's photos. \\[default: where its command took them, if still there]")
-    ] = None,
-    resize: Annotated[int | None, typer.Option(help="With --data: as the run had it.")] = None,
-    limit: Annotated[int | None, typer.Option(help="With --data: as the run had it.")] = None,
-    price: Annotated[
-        float | None, typer.Option(help="Of a GB, in any currency: also say what the saved bytes are worth.")
-    ] = None,
+    run: RunFolder,
+    output: Page = None,
+    data: Photos = None,
+    resize: AsBefore = None,
+    limit: AsBefore = None,
+    price: Price = None,
 ) -> None:
     """Write one HTML page on a run: what it saves, its tables, whom they hurt, how to use them."""
     if price is not None and not 0 < price < math.inf:
@@ -48,8 +55,7 @@ def report_command(
             raise
         without = f"the photos could not be opened again ({error})"
     if without:
-        line = f"{without}; qtable report {run} --data PHOTOS shows more"
-        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        say(f"{without}; qtable report {run} --data PHOTOS shows more")
     html = page(opened, images, without, price).encode()
     target = run / "report.html" if output is None else output
     write_atomically(target, html)

@@ -15,19 +15,20 @@ from rich.console import Console
 from rich.table import Table
 from torch import distributed
 
-from qtable.cli.common import (
+from qtable.cli.console import console, progress_watch
+from qtable.cli.opening import open_images, open_task
+from qtable.cli.options import (
     AsJson,
+    Count,
     Data,
     Device,
     EntropyOption,
     Limit,
     Model,
+    Out,
     Resize,
+    Seed,
     SubsamplingOption,
-    console,
-    open_images,
-    open_task,
-    progress_watch,
 )
 from qtable.cli.provenance import header_of
 from qtable.jpeg.codec import Codec
@@ -38,6 +39,90 @@ from qtable.tasks.models import load_model
 from qtable.train.recipe import Learn, Loss, Recipe
 from search.joint import Family, learn
 from search.methods import Setting
+
+Points = Annotated[int, typer.Option(help="Operating points: sets of tables, all for one network.")]
+Start = Annotated[str, typer.Option(help="Where tables begin: closed-form, standard, random or a run FOLDER.")]
+Largest = Annotated[int, typer.Option(help="The first point starts at the size of this standard quality.")]
+Smallest = Annotated[int, typer.Option(help="The last point starts at the size of this standard quality.")]
+Multiplier = Annotated[float, typer.Option(help="Times the price of bytes that holds the starts in place.")]
+Learns = Annotated[Learn, typer.Option("--learn", help=f"What is trained: {', '.join(get_args(Learn))}.")]
+LossOption = Annotated[
+    Loss, typer.Option(help="distillation: from the clean network, no labels; labels: cross-entropy.")
+]
+Steps = Annotated[int, typer.Option(help="Optimizer steps.")]
+Batch = Annotated[int, typer.Option(help="Photos of a step, over all points and processes.")]
+TableRate = Annotated[float, typer.Option(help="Learning rate of log(table entries).")]
+NetworkRate = Annotated[float, typer.Option(help="Learning rate of the network.")]
+Settle = Annotated[float, typer.Option(help="Last part of the steps, in which tables stay.")]
+Rate = Annotated[str, typer.Option(help=f"Proxy of the rate: {', '.join(PROXIES)}.")]
+Rounding = Annotated[str, typer.Option(help=f"Surrogate of round(): {', '.join(ROUNDINGS)}.")]
+Every = Annotated[int, typer.Option(help="Steps between validations (and checkpoints).")]
+Patience = Annotated[int | None, typer.Option(help="Stop after so many validations without gain.")]
+Crop = Annotated[int | None, typer.Option(help="Side of the training crops. \\[default: the smallest side]")]
+Flip = Annotated[bool, typer.Option(help="Mirror half of the photos.")]
+TrainMetric = Annotated[str, typer.Option(help="What counts: top-1, or agreement with the clean network.")]
+
+
+def train_command(
+    data: Data = None,
+    model: Model = None,
+    points: Points = 5,
+    start: Start = "closed-form",
+    largest: Largest = 50,
+    smallest: Smallest = 8,
+    multiplier: Multiplier = 1.0,
+    learns: Learns = "both",
+    loss: LossOption = "distillation",
+    steps: Steps = Recipe.steps,
+    batch: Batch = Recipe.batch,
+    table_rate: TableRate = Recipe.table_rate,
+    network_rate: NetworkRate = Recipe.network_rate,
+    settle: Settle = Recipe.settle,
+    rate: Rate = Recipe.rate,
+    rounding: Rounding = Recipe.rounding,
+    every: Every = Recipe.every,
+    patience: Patience = None,
+    crop: Crop = None,
+    flip: Flip = True,
+    tables: Count = 2,
+    subsampling: SubsamplingOption = "4:2:0",
+    entropy: EntropyOption = "optimized",
+    metric: TrainMetric = "top-1",
+    resize: Resize = None,
+    limit: Limit = None,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    out: Out = Path("runs/train"),
+    as_json: AsJson = False,
+) -> None:
+    """Train tables and network together: a set of tables for each operating point, one network for all.
+
+    On several processors or machines, the same behind torchrun: torchrun --nproc-per-node 4 -m qtable.cli train ...
+    """
+    family, codec = Family(points, start, largest, smallest, multiplier), Codec(subsampling, entropy)
+    recipe = Recipe(
+        learn=learns, loss=loss, steps=steps, batch=batch, table_rate=table_rate, network_rate=network_rate,
+        settle=settle, rate=rate, rounding=rounding, every=every, patience=patience, crop=crop, flip=flip, seed=seed,
+    )  # fmt: skip
+    with process_group(device) as rank, progress_watch(visible=rank == 0) as watch:
+        task, images = open_task(model, metric, device), open_images(data, resize, limit, watch)
+        out.mkdir(parents=True, exist_ok=True)
+        header = header_of(images, model, task, codec)
+        setting = Setting(
+            count=tables,
+            rng=np.random.default_rng(seed),
+            fit=images.fit,
+            task=task,
+            codec=codec,
+            statistics=out / f"statistics{rank or ''}.npz",
+            start=start,
+            progress=lambda done, total: watch("sensitivity on fit", done, total, ""),
+        )
+        summary = learn(load_model(model), images, metric, setting, family, recipe, out, header, watch)
+    if rank == 0 and as_json:
+        print(json.dumps(summary))
+    elif rank == 0:
+        _show(summary, out, recipe)
 
 
 @contextmanager
@@ -54,91 +139,6 @@ def process_group(device: str) -> Iterator[int]:
     finally:
         console.quiet = False
         distributed.destroy_process_group()
-
-
-def train_command(
-    data: Data = None,
-    model: Model = None,
-    points: Annotated[int, typer.Option(help="Operating points: sets of tables, all for one network.")] = 5,
-    start: Annotated[
-        str, typer.Option(help="Where tables begin: closed-form, standard, random or a run FOLDER.")
-    ] = "closed-form",
-    largest: Annotated[int, typer.Option(help="The first point starts at the size of this standard quality.")] = 50,
-    smallest: Annotated[int, typer.Option(help="The last point starts at the size of this standard quality.")] = 8,
-    multiplier: Annotated[float, typer.Option(help="Times the price of bytes that holds the starts in place.")] = 1.0,
-    learns: Annotated[Learn, typer.Option("--learn", help=f"What is trained: {', '.join(get_args(Learn))}.")] = "both",
-    loss: Annotated[
-        Loss, typer.Option(help="distillation: from the clean network, no labels; labels: cross-entropy.")
-    ] = "distillation",
-    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = Recipe.steps,
-    batch: Annotated[int, typer.Option(help="Photos of a step, over all points and processes.")] = Recipe.batch,
-    table_rate: Annotated[float, typer.Option(help="Learning rate of log(table entries).")] = Recipe.table_rate,
-    network_rate: Annotated[float, typer.Option(help="Learning rate of the network.")] = Recipe.network_rate,
-    settle: Annotated[float, typer.Option(help="Last part of the steps, in which tables stay.")] = Recipe.settle,
-    rate: Annotated[str, typer.Option(help=f"Proxy of the rate: {', '.join(PROXIES)}.")] = Recipe.rate,
-    rounding: Annotated[str, typer.Option(help=f"Surrogate of round(): {', '.join(ROUNDINGS)}.")] = Recipe.rounding,
-    every: Annotated[int, typer.Option(help="Steps between validations (and checkpoints).")] = Recipe.every,
-    patience: Annotated[int | None, typer.Option(help="Stop after so many validations without gain.")] = None,
-    crop: Annotated[int | None, typer.Option(help="Side of the training crops. [default: the smallest side]")] = None,
-    flip: Annotated[bool, typer.Option(help="Mirror half of the photos.")] = True,
-    tables: Annotated[int, typer.Option(help="1: one table; 2: luma, chroma; 3: Y, Cb, Cr.")] = 2,
-    subsampling: SubsamplingOption = "4:2:0",
-    entropy: EntropyOption = "optimized",
-    metric: Annotated[str, typer.Option(help="What counts: top-1, or agreement with the clean network.")] = "top-1",
-    resize: Resize = None,
-    limit: Limit = None,
-    device: Device = "cpu",
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder; the same command with the same folder continues.")] = Path(
-        "runs/train"
-    ),
-    as_json: AsJson = False,
-) -> None:
-    """Train tables and network together: a set of tables for each operating point, one network for all.
-
-    On several processors or machines, the same behind torchrun: torchrun --nproc-per-node 4 -m qtable.cli train ...
-    """
-    family = Family(points, start, largest, smallest, multiplier)
-    recipe = Recipe(
-        learn=learns,
-        loss=loss,
-        steps=steps,
-        batch=batch,
-        table_rate=table_rate,
-        network_rate=network_rate,
-        settle=settle,
-        rate=rate,
-        rounding=rounding,
-        every=every,
-        patience=patience,
-        crop=crop,
-        flip=flip,
-        seed=seed,
-    )
-    codec = Codec(subsampling, entropy)
-    with process_group(device) as rank, progress_watch(visible=rank == 0) as watch:
-        task = open_task(model, metric, device)
-        network = load_model(model)
-        images = open_images(data, resize, limit, watch)
-        out.mkdir(parents=True, exist_ok=True)
-        setting = Setting(
-            count=tables,
-            rng=np.random.default_rng(seed),
-            fit=images.fit,
-            task=task,
-            codec=codec,
-            statistics=out / f"statistics{rank or ''}.npz",
-            start=start,
-            progress=lambda done, total: watch("sensitivity on fit", done, total, ""),
-        )
-        header = header_of(images, model, task, codec)
-        summary = learn(network, images, metric, setting, family, recipe, out, header, watch)
-    if rank:
-        return
-    if as_json:
-        print(json.dumps(summary))
-    else:
-        _show(summary, out, recipe)
 
 
 def _show(summary: dict[str, Any], out: Path, recipe: Recipe) -> None:

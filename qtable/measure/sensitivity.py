@@ -125,7 +125,7 @@ def measure(
 
     target: whose log-likelihood is differentiated. "fisher": answers drawn from the network's own distribution,
     `samples` per photo (the true Fisher information, no annotations needed); "annotations": the photos' own;
-    "distillation": what the network says of the uncompressed photo (needs `at`: at the clean photo its gradient is zero).
+    "distillation": what the network says of the clean photo (needs `at`, for there its gradient is zero).
     at: differentiate at the photo as real files of these tables decode to, instead of at the clean photo.
     normalize: each photo's g^2 is divided by (its total)^normalize, 0..1, so that no photo dominates.
 

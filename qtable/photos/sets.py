@@ -32,6 +32,21 @@ Annotations = npt.NDArray[np.int64] | tuple[Any, ...] | None
 """What is known of photos, one item a photo: class indices int64 [n], anything else that a task reads, or nothing."""
 
 
+def chosen(annotations: Annotations, at: Sequence[int] | npt.NDArray[np.intp]) -> Annotations:
+    """Some of the annotations, of the same kind."""
+    if isinstance(annotations, np.ndarray):
+        return annotations[np.asarray(at, np.intp)]
+    return annotations and tuple(annotations[i] for i in at)
+
+
+def collected(annotations: Sequence[Any]) -> Annotations:
+    """Annotations one by one -> together: int64 [n] if all are whole numbers, None if there are none."""
+    if all(one is None for one in annotations):
+        return None
+    whole = all(isinstance(one, int | np.integer) for one in annotations)
+    return np.array(annotations, np.int64) if whole else tuple(annotations)
+
+
 @dataclass(frozen=True)
 class Photos:
     """The photos of one split: uint8 [h, w, 3] each, any sizes; their annotations; names for people."""
@@ -50,8 +65,7 @@ class Photos:
 
     def annotated(self, at: npt.NDArray[np.intp]) -> Annotations:
         """The annotations of the photos at these indices, of the same kind."""
-        known = self.annotations
-        return known[at] if isinstance(known, np.ndarray) else known and tuple(known[i] for i in at)
+        return chosen(self.annotations, at)
 
     def batches(self, most_photos: int = 32, most_pixels: int = 1 << 21) -> list[npt.NDArray[np.intp]]:
         """Indices in batches of photos of equal size; depends on the photos alone, never on threads."""

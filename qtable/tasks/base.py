@@ -76,6 +76,11 @@ class Outcomes(ABC):
         """float64 [n]: nats per photo of what should have been said, for ranking photos; None if there are none."""
         return None
 
+    @property
+    def meaning(self) -> str:
+        """What a right answer is, where it must be said; put behind a number of right answers."""
+        return ""
+
     @classmethod
     @abstractmethod
     def join(cls, parts: Sequence[Self]) -> Self:
@@ -200,16 +205,16 @@ def digest(tree: Any) -> str:
 
 def packed(array: npt.NDArray[Any]) -> str:
     """An array's bytes (little-endian, C order; bool as bits), deflated, in base 64."""
-    data = (
-        np.packbits(array).tobytes() if array.dtype == bool else array.astype(array.dtype.newbyteorder("<")).tobytes()
-    )
+    little = array.dtype.newbyteorder("<")
+    data = np.packbits(array).tobytes() if array.dtype.kind == "b" else array.astype(little).tobytes()
     return base64.b64encode(zlib.compress(data, 9)).decode()
 
 
 def unpacked(text: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """The inverse of `packed`. ValueError for anything that is not an array of this type and shape."""
     wanted, count = np.dtype(dtype), math.prod(shape)
-    size = -(-count // 8) if wanted == bool else count * wanted.itemsize
+    bits = wanted.kind == "b"
+    size = -(-count // 8) if bits else count * wanted.itemsize
     try:
         inflate = zlib.decompressobj()
         data = inflate.decompress(base64.b64decode(text, validate=True), size + 1)
@@ -217,6 +222,6 @@ def unpacked(text: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDA
         raise ValueError(f"not a packed array ({error})") from None
     if len(data) != size:
         raise ValueError(f"a packed array of {len(data)} bytes or more; expected {size} for {wanted} {list(shape)}")
-    if wanted == bool:
+    if bits:
         return np.unpackbits(np.frombuffer(data, np.uint8), count=count).astype(bool).reshape(shape)
     return np.frombuffer(data, wanted.newbyteorder("<")).astype(wanted).reshape(shape)

@@ -26,12 +26,19 @@ METRICS: Final[dict[str, str]] = {
 """What a classifier can be scored by: names on the command line, and names for people."""
 
 
+MEANINGS: Final = {
+    "top-1": "",
+    "top-5": " (right: among the model's five first answers)",
+    "agreement": " (right: the answer that the model gives on the uncompressed photo)",
+}
+
+
 @dataclass(frozen=True, eq=False)
 class ClassOutcomes(Outcomes, kind="classes"):
     """Right or wrong, photo by photo.
 
     metric: a key of `METRICS`, the one that is scored. hits: by each key of `METRICS` bool [n]. cross_entropy: float32
-    [n], nats of the label; of the answer on the uncompressed photo where photos have no labels.
+    [n], nats of what counts as right: the label, or for agreement the answer on the uncompressed photo.
     """
 
     metric: str
@@ -56,6 +63,10 @@ class ClassOutcomes(Outcomes, kind="classes"):
     def losses(self) -> Floats:
         """The cross-entropy."""
         return self.cross_entropy.astype(np.float64)
+
+    @property
+    def meaning(self) -> str:
+        return MEANINGS[self.metric]
 
     def by(self, metric: str) -> Self:
         """The same outcomes scored by another key of `METRICS`."""
@@ -146,7 +157,7 @@ class Classifier:
     def targets(self, originals: Sequence[RGB], annotations: Annotations) -> ClassTargets:
         """ModelError if a label has no logit, or if there are none and the metric needs them."""
         labels = _labels(annotations, len(originals))
-        if self.annotated and (labels < 0).all():
+        if self.annotated and annotations is None:
             raise ModelError(f"{self.metric} needs labels, and the photos have none; agreement needs none")
         with torch.no_grad():
             logits = self._checked(self._reference, originals)
@@ -162,7 +173,7 @@ class Classifier:
         top = logits.topk(min(5, logits.shape[1]), dim=1).indices
         answer = logits.argmax(1)
         hits = {"top-1": answer == labels, "top-5": (top == labels[:, None]).any(1), "agreement": answer == clean}
-        loss = F.cross_entropy(logits, torch.where(labels >= 0, labels, clean), reduction="none")
+        loss = F.cross_entropy(logits, labels if self.annotated else clean, reduction="none")
         return ClassOutcomes(
             self._metric, {name: bits.numpy() for name, bits in hits.items()}, loss.numpy().astype(np.float32)
         )

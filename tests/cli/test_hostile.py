@@ -19,9 +19,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from qtable.cli import main
-from qtable.cli.common import printable
 from qtable.jpeg.tables import QTables
 from qtable.measure.archive import Archive
+from qtable.text import printable
 from tests.conftest import remount
 from tests.tasks.test_models import WEIGHTS, write_onnx
 

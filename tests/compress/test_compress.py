@@ -27,7 +27,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
 from qtable import compress as module
 from qtable.cli import main
-from qtable.cli.common import console
+from qtable.cli.console import console
 from qtable.compress import (
     JOURNAL,
     MANIFEST,

@@ -1,0 +1,45 @@
+"""Photos and models that users name: opened, with a word to them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from qtable.cli.console import console
+from qtable.photos.sets import SPLITS, ImageSet
+from qtable.progress import Watch
+from qtable.tasks.classification import METRICS, Classifier
+from qtable.tasks.models import ModelSpec, load_model
+from qtable.text import printable
+
+Metric = Annotated[str, typer.Option(help=f"What counts as a good answer: {', '.join(METRICS)}.")]
+
+
+def open_task(model: str | None, metric: str, device: str) -> Classifier:
+    """The task of the model that a user names; says first whose code that executes."""
+    spec = None if model is None else ModelSpec.parse(model)
+    if spec is not None and spec.runs_code:
+        line = f"--model executes code of {printable(spec.place)}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return Classifier(load_model(model), metric, device)
+
+
+def open_images(data: str | None, resize: int | None, limit: int | None, watch: Watch) -> ImageSet:
+    images = ImageSet.open(data, resize, limit, lambda done, total: watch("reading photos", done, total, ""))
+    if images.skipped:
+        console.print(f"[yellow]skipped {len(images.skipped)} unreadable files:[/]")
+        for name, reason in images.skipped[:10]:
+            console.print(printable(f"  {name}: {reason}"), markup=False)
+        if len(images.skipped) > 10:
+            console.print(f"  ... and {len(images.skipped) - 10} more")
+    if images.jpeg_sources:
+        console.print(
+            f"{images.jpeg_sources} photos are JPEG files already:"
+            " a second compression behaves differently from a first."
+        )
+    sizes = ", ".join(f"{len(images[name])} {name}" for name in SPLITS)
+    split_by = "place" if data is None else "content hash"
+    console.print(f"photos: {sizes} (split by {split_by}) · {escape(printable(images.source))}")
+    return images

@@ -1,0 +1,56 @@
+"""Options and arguments that several commands have, each once with its words. Needs the names of codings alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import typer
+
+from qtable.jpeg.modes import Entropy, Subsampling
+
+# ---- photos and model -----------------------------------------------------------------------------------------
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder of class folders, CSV file (path,label) or folder with labels.csv. \\[default: embedded]"
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="FILE.py:NAME or package.module:NAME, with @WEIGHTS.safetensors or .pth behind it if need be; FILE.pt2"
+        " (torch.export); FILE.ts (TorchScript); FILE.onnx (no gradients). All but ONNX executes code of the file: take"
+        " models only from people whom you trust. \\[default: the embedded task's network]"
+    ),
+]
+Resize = Annotated[int | None, typer.Option(help="Scale photos: pixels of the shorter side.")]
+Limit = Annotated[int | None, typer.Option(help="Use at most this many photos.")]
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 ...")]
+
+# ---- tables and coding ----------------------------------------------------------------------------------------
+
+_SPEC: Final = "JSON file, quality:Q, flat:STEP or preset[:Q]"
+Tables = Annotated[str, typer.Argument(help=f"{_SPEC}.")]
+TablesOption = Annotated[str, typer.Option(help=f"{_SPEC}.")]
+SeveralTables = Annotated[list[str], typer.Option(help=f"{_SPEC}; repeatable.")]
+Count = Annotated[int, typer.Option(help="1: one table; 2: luma, chroma; 3: Y, Cb, Cr.")]
+SubsamplingOption = Annotated[Subsampling, typer.Option(help="Chroma subsampling.")]
+SubsamplingOrAuto = Annotated[
+    Literal["4:4:4", "4:2:2", "4:2:0", "auto"],
+    typer.Option(help="Chroma subsampling; auto: 4:2:0 and 4:4:4 with their own tables."),
+]
+EntropyOption = Annotated[Entropy, typer.Option(help="Entropy coding.")]
+
+# ---- work and results -----------------------------------------------------------------------------------------
+
+Budget = Annotated[int, typer.Option(help="Evaluations of different tables on the search photos, in each run.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+Cluster = Annotated[str | None, typer.Option(help="Work on a Dask cluster that sees the same files: tcp://HOST:PORT.")]
+Out = Annotated[Path, typer.Option(help="Folder of the results; the same command with the same folder continues.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="File to write; never one that exists. \\[default: standard output]"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
