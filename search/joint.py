@@ -194,7 +194,7 @@ def summarize(
 
 
 def _keep_outcomes(path: Path, base: Sequence[Score], ours: Sequence[Score]) -> None:
-    """Of each test photo bytes and, where the metric counts them, right answers, for paired comparisons: [k, n] each."""
+    """Bytes and, where the metric counts them, right answers of each test photo, for paired comparisons: [k, n]."""
     arrays = {}
     for name, scores in (("standard", base), ("trained", ours)):
         arrays[f"{name}_bytes"] = np.stack([s.photo_bytes for s in scores])

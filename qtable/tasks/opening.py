@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from qtable.tasks.base import DifferentiableTask
-from qtable.tasks.classification import Classifier
+from qtable.tasks.classification import METRICS, Classifier
 from qtable.tasks.models import ModelSpec, load_model
+
+__all__ = ["METRICS", "TaskSpec", "weights_digest"]
 
 
 @dataclass(frozen=True)
