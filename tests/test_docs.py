@@ -88,9 +88,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         if not re.fullmatch("[a-z]+", name):
             continue  # qtable [OPTIONS]
         assert name in COMMANDS, command
-        options = {
-            option for parameter in load(name).params for option in (*parameter.opts, *parameter.secondary_opts)
-        }
+        options = {option for parameter in load(name).params for option in (*parameter.opts, *parameter.secondary_opts)}
         asked = {word.partition("=")[0] for word in arguments if re.match("--?[a-z]", word)}
         assert asked <= {*options, "--help"}, command
 
