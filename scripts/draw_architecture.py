@@ -196,11 +196,11 @@ def picture() -> str:
             f"  <style>{STYLE}\n  </style>",
             f"  <defs>{HEAD}</defs>",
             f'  <rect class="paper" {size} rx="12"/>',
-            *(_drawn(box) for box in boxes.values()),
             *(
                 f'  <path class="bridge" d="{path}"/>\n  <path class="arrow" marker-end="url(#head)" d="{path}"/>'
                 for path in _paths(order, boxes, arrows)
             ),
+            *(_drawn(box) for box in boxes.values()),
             "</svg>\n",
         ]
     )
