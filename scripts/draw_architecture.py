@@ -119,7 +119,7 @@ def arranged(names: Floors, edges: set[Edge]) -> Floors:
         middle = {room: (i + 0.5) / len(floor) for floor in order for i, room in enumerate(floor)}
         sides = {side: {floor[side] for floor in order} for side in (0, -1)}
         total = 0.0
-        for upper, lower in edges:
+        for upper, lower in sorted(edges):  # sums depend on their order
             long = level[lower] - level[upper] > 1
             total += abs(middle[upper] - middle[lower])
             total += 3 * (long and not any({upper, lower} <= side for side in sides.values()))
