@@ -27,3 +27,11 @@ def compiled(function: Function) -> Function:
     except RuntimeError:  # no folder to keep it in
         kept = numba.njit(function, nogil=True)
     return kept
+
+
+def inlined(function: Function) -> Function:
+    """The function as part of each compiled one that calls it: no call, no counting of references to arrays."""
+    if numba is None:
+        return function
+    part: Function = numba.njit(function, inline="always")
+    return part

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from qtable.jpeg.kernels import compiled, numba
+from qtable.jpeg.kernels import inlined, numba
 from qtable.tables import ZIGZAG
 
 _LANES: Final = 16
@@ -44,7 +44,7 @@ _ZIGZAG_WORDS: Final = _zigzag_words()
 _BYTE: Final = np.uint64(255)
 
 
-@compiled
+@inlined
 def along_zigzag(word: np.uint64) -> np.uint64:
     """The bits of a word in natural order (`nonzeros`), sorted along the zigzag."""
     result = _ZIGZAG_WORDS[0, word & _BYTE]

@@ -99,19 +99,21 @@ def optimal(frequencies: Counts) -> tuple[Counts, npt.NDArray[np.uint8]]:
             longest = size
     if longest > 32:
         return np.empty(0, np.int64), np.empty(0, np.uint8)
-    symbols = np.empty(256, np.uint8)
-    at = 0
+    place = np.zeros(258, np.int64)  # of the next symbol of each size
     for size in range(1, longest + 1):
-        for symbol in range(256):
-            if sizes[symbol] == size:
-                symbols[at] = symbol
-                at += 1
+        place[size + 1] = place[size] + counts[size] - (size == sizes[_END])
+    symbols = np.empty(place[longest + 1], np.uint8)
+    for symbol in range(256):
+        size = sizes[symbol]
+        if size > 0:
+            symbols[place[size]] = symbol
+            place[size] += 1
     _limit_to_16_bits(counts)
     longest = 16
     while counts[longest] == 0 and longest > 0:
         longest -= 1
     counts[longest] -= 1  # the pseudo-symbol's
-    return counts[1:17].copy(), symbols[:at].copy()
+    return counts[1:17].copy(), symbols
 
 
 @compiled
@@ -126,3 +128,20 @@ def codes(counts: Counts, symbols: npt.NDArray[np.uint8]) -> npt.NDArray[np.int3
             code += 1
         code <<= 1
     return packed
+
+
+@compiled
+def photo_tables(counts: Counts) -> tuple[npt.NDArray[np.int32], int]:
+    """int32 [1024]: `codes` of the four optimal tables for counts [1024] by key; and how many symbols they have.
+
+    The number is -1 if libjpeg gives up on one of them.
+    """
+    packed = np.empty(1024, np.int32)
+    total = 0
+    for table in range(0, 1024, 256):
+        lengths, symbols = optimal(counts[table : table + 256])
+        if len(lengths) == 0:
+            return packed, -1
+        packed[table : table + 256] = codes(lengths, symbols)
+        total += len(symbols)
+    return packed, total
