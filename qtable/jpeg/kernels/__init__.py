@@ -7,13 +7,20 @@ the user's cache folder where that cannot be written.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-try:
-    import numba
-except ImportError:
-    numba = None
+
+def _import_numba() -> Any:
+    try:
+        return importlib.import_module("numba")
+    except ImportError:
+        return None
+
+
+numba: Final = _import_numba()
+"""The module; None where it is missing."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

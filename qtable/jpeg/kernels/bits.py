@@ -13,6 +13,8 @@ import numpy.typing as npt
 from qtable.jpeg.kernels import inlined, numba
 from qtable.tables import ZIGZAG
 
+Whole = int | np.int64
+"""What counts in compiled code, which has no other whole numbers."""
 _LANES: Final = 16
 """16-bit levels that are compared with zero at a time: a 256-bit register."""
 
@@ -22,14 +24,15 @@ def trailing_zeros(word: np.uint64) -> int:
     return (int(word) & -int(word)).bit_length() - 1
 
 
-def bit_length(number: int) -> int:
+def bit_length(number: Whole) -> int:
     """Bits of a whole number >= 0: 0 of 0, 1 of 1, 2 of 2 and 3; JPEG's size category of a magnitude."""
     return int(number).bit_length()
 
 
-def nonzeros(levels: npt.NDArray[np.int16], at: int) -> np.uint64:
+def nonzeros(levels: npt.NDArray[np.int16], at: Whole) -> np.uint64:
     """Which of the 64 levels from `at` on are not 0: bit i stands for levels[at + i]."""
-    return np.packbits(levels[at : at + 64] != 0, bitorder="little").view("<u8").astype(np.uint64)[0]  # type: ignore[no-any-return]
+    bits = np.packbits(levels[at : at + 64] != 0, bitorder="little")
+    return np.uint64(int.from_bytes(bits.tobytes(), "little"))
 
 
 def _zigzag_words() -> npt.NDArray[np.uint64]:
@@ -47,7 +50,7 @@ _BYTE: Final = np.uint64(255)
 @inlined
 def along_zigzag(word: np.uint64) -> np.uint64:
     """The bits of a word in natural order (`nonzeros`), sorted along the zigzag."""
-    result = _ZIGZAG_WORDS[0, word & _BYTE]
+    result: np.uint64 = _ZIGZAG_WORDS[0, word & _BYTE]
     for i in range(1, 8):
         result |= _ZIGZAG_WORDS[i, word >> np.uint64(8 * i) & _BYTE]
     return result
@@ -56,26 +59,24 @@ def along_zigzag(word: np.uint64) -> np.uint64:
 def _teach_numba() -> None:
     """Give numba the instructions: cttz, ctlz, and a comparison of vectors whose result is taken as a number."""
     from llvmlite import ir
-    from numba import types
-    from numba.extending import intrinsic, overload
+    from numba import extending, types
 
+    intrinsic: Any = extending.intrinsic
+    overload: Any = extending.overload
     word64, half = ir.IntType(64), ir.IntType(16)
 
-    @intrinsic
     def count_trailing(context: Any, word: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
         return types.int64(types.uint64), generate
 
-    @intrinsic
     def count_leading(context: Any, number: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
 
         return types.int64(types.int64), generate
 
-    @intrinsic
     def compare(context: Any, levels: Any, at: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -90,9 +91,10 @@ def _teach_numba() -> None:
 
         return types.uint64(levels, types.int64), generate
 
-    overload(trailing_zeros, inline="always")(lambda word: lambda word: count_trailing(word))
-    overload(bit_length, inline="always")(lambda number: lambda number: 64 - count_leading(number))
-    overload(nonzeros, inline="always")(lambda levels, at: lambda levels, at: compare(levels, at))
+    trailing, leading, comparison = (intrinsic(f) for f in (count_trailing, count_leading, compare))
+    overload(trailing_zeros, inline="always")(lambda word: lambda word: trailing(word))
+    overload(bit_length, inline="always")(lambda number: lambda number: 64 - leading(number))
+    overload(nonzeros, inline="always")(lambda levels, at: lambda levels, at: comparison(levels, at))
 
 
 if numba is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qtable.jpeg.kernels import compiled, inlined
-from qtable.jpeg.kernels.bits import along_zigzag, bit_length, nonzeros, trailing_zeros
+from qtable.jpeg.kernels.bits import Whole, along_zigzag, bit_length, nonzeros, trailing_zeros
 from qtable.tables import ZIGZAG
 
 Levels = npt.NDArray[np.int16]
@@ -34,7 +34,7 @@ _KEYS: Final = 1024 + 32
 
 
 @inlined
-def _amplitude(level: int, size: int) -> int:
+def _amplitude(level: Whole, size: Whole) -> Whole:
     """The bits after a symbol: the low bits of a positive level, of a negative level less one (T.81, F.1.2.1.1)."""
     return (level + (level >> 63)) & ((1 << size) - 1)
 
@@ -47,17 +47,18 @@ def _component(
     entries: Entries,
     bounds: npt.NDArray[np.int64],
     counts: npt.NDArray[np.int64],
-) -> tuple[int, int]:
+) -> tuple[Whole, Whole]:
     """The entries of a component from bounds[0] on. table: 0 or 512, the key of its DC table's symbol 0.
 
     Fills entries, bounds and counts as `symbols` returns them. Returns the bits that occur in magnitudes, as it does.
     """
     mcus = len(bounds) - 1
+    blocks = len(order) // mcus
     count, before = bounds[0], np.int64(0)
     differences, seen = np.int64(0), np.int64(0)
     ac = table + 256
     for m in range(mcus):
-        for i in range(m * len(order) // mcus, (m + 1) * len(order) // mcus):
+        for i in range(m * blocks, (m + 1) * blocks):
             block = np.int64(order[i])
             dc, word, at = before, np.uint64(0), 64 * block
             if block >= 0:
@@ -98,7 +99,7 @@ def _component(
 @compiled
 def symbols(
     y: Levels, cb: Levels, cr: Levels, order: npt.NDArray[np.int32]
-) -> tuple[Entries, npt.NDArray[np.int64], npt.NDArray[np.int64], int, int]:
+) -> tuple[Entries, npt.NDArray[np.int64], npt.NDArray[np.int64], Whole, Whole]:
     """The symbols of a scan, and how often each occurs.
 
     order: int32 [MCUs * blocks of Y in an MCU], which block of Y comes when; -1: a dummy block (jccoefct.c), without AC
@@ -125,7 +126,7 @@ def symbols(
 
 
 @compiled
-def pack(entries: Entries, bounds: npt.NDArray[np.int64], codes: npt.NDArray[np.int32]) -> tuple[Words, int]:
+def pack(entries: Entries, bounds: npt.NDArray[np.int64], codes: npt.NDArray[np.int32]) -> tuple[Words, Whole]:
     """The bits of a scan, before stuffing, padded with ones to a whole byte; jchuff.c `flush_bits`.
 
     codes: int32 [1024] by key, code << 5 | length. Returns words, the first bit the highest of each, and the number
@@ -133,8 +134,8 @@ def pack(entries: Entries, bounds: npt.NDArray[np.int64], codes: npt.NDArray[np.
     """
     table = np.empty(1024, np.uint64)  # the code and room for the bits that follow it, << 6 | their number
     for key in range(1024):
-        size = key & 15
-        table[key] = np.int64(codes[key]) >> 5 << size << 6 | (codes[key] & 31) + size
+        extra = key & 15
+        table[key] = np.int64(codes[key]) >> 5 << extra << 6 | (codes[key] & 31) + extra
     words = np.empty(len(entries) // 2 + 2, np.uint64)  # no entry has more than 27 bits
     window, filled, at = _NONE, _NONE, _NONE  # the last `filled` bits, and earlier ones above them
     for m in range(bounds.shape[1] - 1):
@@ -152,7 +153,7 @@ def pack(entries: Entries, bounds: npt.NDArray[np.int64], codes: npt.NDArray[np.
                     words[at] = window << width - filled | bits >> filled
                     window = bits
                     at += _ONE
-    size = 8 * np.int64(at) + (np.int64(filled) + 7) // 8
+    size = 8 * np.int64(at) + ((np.int64(filled) + 7) >> 3)
     while filled & _SEVEN != _NONE:
         window = window << _ONE | _ONE
         filled += _ONE
@@ -163,7 +164,7 @@ def pack(entries: Entries, bounds: npt.NDArray[np.int64], codes: npt.NDArray[np.
 
 
 @compiled
-def stuffing(words: Words) -> int:
+def stuffing(words: Words) -> Whole:
     """Bytes 0xFF in a scan, each of which a zero follows in the file (T.81, F.1.2.3)."""
     count = np.int64(0)
     for byte in words.view(np.uint8):
