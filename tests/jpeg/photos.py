@@ -68,9 +68,10 @@ def random_levels(
 
     def plane(shape: tuple[int, int]) -> npt.NDArray[np.int16]:
         magnitudes = np.exp2(rng.uniform(0, 10, (*shape, 8, 8))).astype(np.int16)
-        levels = magnitudes * rng.choice([-1, 1], magnitudes.shape) * (rng.random(magnitudes.shape) < density)
+        signs = rng.choice(np.array([-1, 1], np.int16), magnitudes.shape)
+        levels: npt.NDArray[np.int16] = np.where(rng.random(magnitudes.shape) < density, signs * magnitudes, 0)
         levels[..., 0, 0] = rng.integers(-1024, 1024, shape)
-        return levels.astype(np.int16)
+        return levels
 
     y, chroma = block_counts(height, width, subsampling)
     return plane(y), plane(chroma), plane(chroma)

@@ -112,7 +112,7 @@ def test_planes_that_are_no_photo_are_refused() -> None:
     with pytest.raises(ValueError, match="Cb has 3 x 2 blocks and Cr 2 x 2"):
         exact_size((y, cb, cr[:2]), 2, "4:2:0")
     with pytest.raises(ValueError, match="levels are int16; got int64, int16, int16"):
-        exact_size((y.astype(np.int64), cb, cr), 2, "4:2:0")  # type: ignore[arg-type]
+        exact_size((y.astype(np.int64), cb, cr), 2, "4:2:0")
     with pytest.raises(ValueError, match=r"got \[\[5, 3, 64\]"):
         exact_size((y.reshape(5, 3, 64), cb, cr), 2, "4:2:0")
     with pytest.raises(ValueError, match="are not a photo"):

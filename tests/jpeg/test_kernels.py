@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -63,7 +64,7 @@ def test_codes_are_prefix_free_and_in_order() -> None:
     packed = huffman.codes(*huffman.optimal(counts))
     assert ((packed > 0) == (counts > 0)).all()
     texts = sorted(f"{code >> 5:0{code & 31}b}" for code in packed[packed > 0].tolist())
-    assert not any(later.startswith(text) for text, later in zip(texts, texts[1:], strict=False))
+    assert not any(later.startswith(text) for text, later in itertools.pairwise(texts))
     assert not any(set(text) == {"1"} for text in texts)
 
 

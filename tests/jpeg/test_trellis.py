@@ -191,7 +191,7 @@ def test_no_chain_of_dc_costs_less() -> None:
         plane[:, 0], weight[:, 0] = rng.normal(0, 60, 4), rng.exponential(1, 4) * (rng.random(4) < 0.8)
         nearest = kernels.rounded(plane.reshape(-1), np.full(64, q, np.float32))
         levels = np.full(256, 7, np.int16)
-        rates = price * (lengths[:12] + np.arange(12))
+        rates: np.ndarray = price * (lengths[:12] + np.arange(12.0))
         order = np.array([2, 0, -1, 1, -1, 3], np.int32)
         kernels.choose_dc(levels, plane.reshape(-1), weight.reshape(-1), q, nearest, order, rates)
         assert (levels.reshape(4, 64)[:, 1:] == 7).all()
@@ -358,7 +358,7 @@ def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="a coefficient is not finite"):
         trellis((planes[0] * np.float32(np.nan), *planes[1:]), weights, tables, 1.0, "4:2:0")
     with pytest.raises(ValueError, match="float32; got"):
-        trellis(planes, (y.astype(float), cb, cr), tables, 1.0, "4:2:0")  # type: ignore[arg-type]
+        trellis(planes, (y.astype(float), cb, cr), tables, 1.0, "4:2:0")
     with pytest.raises(ValueError, match="weights"):
         trellis(planes, (y[:1], cb, cr), tables, 1.0, "4:2:0")
     with pytest.raises(ValueError, match="are not a photo in 4:4:4"):
