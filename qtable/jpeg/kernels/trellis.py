@@ -79,8 +79,8 @@ def optimal_ac(plane: Plane, weights: Plane, table: Plane, nearest: Levels, rate
                 least, source = np.inf, np.int64(0)
                 for j in range(states):
                     total = cost[j] + rates[size, k - place[j] - 1]
-                    if total < least:
-                        least, source = total, np.int64(j)
+                    source = np.int64(j) if total < least else source
+                    least = min(total, least)
                 value = step * level
                 total = least + weight * value * (value - 2 * magnitude)
                 if total < cost[states]:
@@ -117,8 +117,8 @@ def choose_dc(
     order: which block comes when; -1: a dummy block, whose difference is 0. rates: float64 [12], the cost of the bits
     of a difference by its size category.
     """
-    tried = np.zeros((len(order) + 1, _TRIED), np.int64)
-    before = np.zeros((len(order) + 1, _TRIED), np.int64)
+    tried = np.zeros((len(order) + 1, _TRIED), np.int16)
+    before = np.zeros((len(order) + 1, _TRIED), np.int8)
     cost, following = np.full(_TRIED, np.inf), np.empty(_TRIED, np.float64)
     cost[0] = 0.0  # the chain begins at level 0
     done, cheapest = 0, 0
@@ -128,16 +128,16 @@ def choose_dc(
         at = 64 * np.int64(order[i])
         value, weight, middle = np.float64(plane[at]), np.float64(weights[at]), np.int64(nearest[at])
         best = np.inf
-        carried = tried[done, cheapest]
+        carried = np.int64(tried[done, cheapest])
         for c in range(_TRIED):
             level = carried
             if c <= 2 * _AROUND:
                 level = min(max(middle + c - _AROUND, LEAST_DC), GREATEST_DC)
             least, source = np.inf, np.int64(0)
             for j in range(_TRIED):
-                total = cost[j] + rates[bit_length(abs(level - tried[done, j]))]
-                if total < least:
-                    least, source = total, np.int64(j)
+                total = cost[j] + rates[bit_length(abs(level - np.int64(tried[done, j])))]
+                source = np.int64(j) if total < least else source
+                least = min(total, least)
             error = step * level - value
             following[c] = least + weight * error * error
             tried[done + 1, c], before[done + 1, c] = level, source
@@ -149,5 +149,5 @@ def choose_dc(
     for i in range(len(order) - 1, -1, -1):
         if order[i] >= 0:
             levels[64 * np.int64(order[i])] = tried[done, state]
-            state = before[done, state]
+            state = np.int64(before[done, state])
             done -= 1
