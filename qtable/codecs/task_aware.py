@@ -142,7 +142,9 @@ class TaskAware(Coder, kind="task-aware"):
     def encode_all(self, photos: Sequence[RGB]) -> list[bytes]:
         """The files of photos of one size: one gradient pass for all."""
         return [
-            write_coefficients(self.levels(prepared), self.quantization, *photo.shape[:2], self.codec.subsampling)
+            write_coefficients(
+                self.levels(prepared), self.quantization, photo.shape[0], photo.shape[1], self.codec.subsampling
+            )
             for photo, prepared in zip(photos, self.prepared(photos), strict=True)
         ]
 
