@@ -43,9 +43,10 @@ results: $(READY)
 notebooks: $(READY)
 	QTABLE_FAST=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
 
-# docs/cli.md and docs/api.md, from the commands and the docstrings.
+# docs/cli.md and docs/api.md, from the commands and the docstrings; docs/architecture.svg, from the imports.
 docs: $(READY)
 	$(BIN)/python scripts/write_docs.py
+	$(BIN)/python scripts/draw_architecture.py
 
 venv: $(READY)
 

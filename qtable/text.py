@@ -1,4 +1,4 @@
-"""Text that strangers wrote, fit to be shown."""
+"""Strangers' text, fit to be shown."""
 
 from __future__ import annotations
 

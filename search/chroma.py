@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from qtable.codecs.plain import TableCoder
 from qtable.files import write_atomically
 from qtable.jpeg.codec import Codec, Entropy, Subsampling
 from qtable.jpeg.tables import QTables
@@ -58,7 +59,7 @@ def optimize_sampling(
         if summary["interrupted"]:
             raise KeyboardInterrupt
     archives = {s: Archive(out / folder_of(s) / "archive.jsonl") for s in CANDIDATES}
-    result: dict[str, Any] = numbers(_compared(archives, task, np.random.default_rng(plan.seed)))
+    result: dict[str, Any] = numbers(_compared(archives, task.metric, entropy, np.random.default_rng(plan.seed)))
     write_atomically(out / "summary.json", (json.dumps(result, indent=1) + "\n").encode())
     write_atomically(out / "front.png", _picture(result))
     return result
@@ -66,23 +67,24 @@ def optimize_sampling(
 
 def _tested(archive: Archive) -> list[Record]:
     """The `test` records of the front that was chosen on `search`, by rising size on `search`."""
-    found = (archive.find("test", record.score.tables) for record in front_records(archive))
+    found = (archive.find("test", record.score.coder) for record in front_records(archive))
     return [record for record in found if record is not None]
 
 
 def _compared(
-    archives: Mapping[Subsampling, Archive], task: DifferentiableTask, rng: np.random.Generator
+    archives: Mapping[Subsampling, Archive], metric: str, entropy: Entropy, rng: np.random.Generator
 ) -> dict[str, Any]:
     usual = archives["4:2:0"]
-    baseline = [r for q in QUALITIES if (r := usual.find("test", QTables.standard(q))) and r.origin == STANDARD]
+    standard = [TableCoder(QTables.standard(q), Codec("4:2:0", entropy)) for q in QUALITIES]
+    baseline = [r for coder in standard if (r := usual.find("test", coder)) and r.origin == STANDARD]
     fronts = {s: _tested(archive) for s, archive in archives.items()}
     both = [(s, record) for s, archive in archives.items() for record in front_records(archive)]
     kept = [both[i] for i in pareto([r.score.bytes for _, r in both], [r.score.score for _, r in both])]
-    joint = [(s, found) for s, r in kept if (found := archives[s].find("test", r.score.tables)) is not None]
+    joint = [(s, found) for s, r in kept if (found := archives[s].find("test", r.score.coder)) is not None]
     measured: dict[str, Measured] = {
-        "standard": Measured.of([r.score for r in baseline], task.score),
-        **{s: Measured.of([r.score for r in records], task.score) for s, records in fronts.items()},
-        "both": Measured.of([r.score for _, r in joint], task.score),
+        "standard": Measured.of([r.score for r in baseline]),
+        **{s: Measured.of([r.score for r in records]) for s, records in fronts.items()},
+        "both": Measured.of([r.score for _, r in joint]),
     }
     draws = resamples(len(baseline[0].score.photo_bytes), RESAMPLES, rng)
     curves = {name: m.curve() for name, m in measured.items()}
@@ -111,7 +113,7 @@ def _compared(
         return [{"bytes": float(b), "score": float(s)} for b, s in zip(*measured[name].points(), strict=True)]
 
     return {
-        "metric": task.metric,
+        "metric": metric,
         "n_test": len(baseline[0].score.photo_bytes),
         **rate("both"),
         "samplings": {s: rate(s) | {"points": points(s)} for s in CANDIDATES},

@@ -8,13 +8,12 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import safetensors.torch
-from torch import nn
 
 from qtable.encoders.formats import to_cjpeg
 from qtable.files import write_atomically
@@ -23,13 +22,14 @@ from qtable.jpeg.tables import QTables
 from qtable.measure.evaluate import Score
 from qtable.measure.front import Curve, Measured, bd_rate, interval, resamples
 from qtable.measure.summary import QUALITIES, RESAMPLES, numbers, percent
-from qtable.photos.sets import SPLITS, ImageSet, Photos
+from qtable.photos.sets import ImageSet, Photos
 from qtable.progress import Watch
 from qtable.report import plot
-from qtable.tasks.base import Outcomes
+from qtable.tasks.base import DifferentiableTask
 from qtable.train.joint import slopes
 from qtable.train.recipe import Recipe
-from qtable.train.run import Trained, answered, train, validate
+from qtable.train.run import train
+from qtable.train.validation import Trained, validate
 from search.methods import Setting
 from search.space import Sorted
 
@@ -87,9 +87,7 @@ def places(path: Sequence[QTables], photos: Photos, codec: Codec, family: Family
 
 
 def learn(
-    network: nn.Module,
     images: ImageSet,
-    metric: str,
     setting: Setting,
     family: Family,
     recipe: Recipe,
@@ -97,58 +95,40 @@ def learn(
     header: Mapping[str, Any],
     watch: Watch = lambda *_: None,
 ) -> dict[str, Any]:
-    """Train (see `qtable.train.train`) and test; returns what summary.json in `out` holds.
+    """Train (see `qtable.train.run.train`) and test the setting's task; returns what summary.json in `out` holds.
 
-    metric: "top-1" or "agreement" (with the untrained network's clean answers). In a process group the first process
-    tests and writes; the others return an empty summary.
+    In a process group the first process tests and writes; the others return what they would write.
     """
-    if metric not in ("top-1", "agreement"):
-        raise ValueError(f"metric {metric!r}: training knows top-1 and agreement")
-    codec = setting.codec
+    codec, task = setting.codec, setting.task
     plan = out / "family.json"
     out.mkdir(parents=True, exist_ok=True)
     path = path_of(setting)
     where = places(path, images.fit, codec, family)
     starts = [path[i] for i in where]
-    if metric == "agreement":
-        fit, search, test = (answered(network, images[split]) for split in SPLITS)
-        images = replace(images, fit=fit, search=search, test=test)
     some = images.fit.subset(np.sort(np.random.default_rng(0).permutation(len(images.fit))[:SLOPE_PHOTOS]))
     if plan.exists():  # the multipliers of the run that is continued, to the last bit
         multipliers = json.loads(plan.read_text())["multipliers"]
     else:
-        multipliers = [family.multiplier * s for s in slopes(network, some, codec, path, where, recipe)]
+        multipliers = [family.multiplier * s for s in slopes(task, some, codec, path, where, recipe)]
         write_atomically(plan, json.dumps({"multipliers": multipliers}).encode())
     identity = {**header["identity"], "family": asdict(family), "tables": setting.count}
-    trained = train(
-        network,
-        starts,
-        multipliers,
-        images,
-        codec,
-        recipe,
-        out,
-        identity,
-        setting.task.device,
-        watch,
-    )
-    return finish(network, trained, multipliers, images, metric, codec, out, header)
+    trained = train(task, starts, multipliers, images, codec, recipe, out, identity, watch)
+    return finish(task, trained, multipliers, images, codec, out, header)
 
 
 def finish(
-    network: nn.Module,
+    task: DifferentiableTask,
     trained: Trained,
     multipliers: Sequence[float],
     images: ImageSet,
-    metric: str,
     codec: Codec,
     out: Path,
     header: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Test what was trained against standard tables with the untrained network; write network, tables, figures."""
-    base = validate(network, [QTables.standard(q) for q in QUALITIES], images.test, codec)
-    ours = validate(trained.network, trained.tables, images.test, codec)
-    summary = summarize(base, ours, trained, multipliers, header, metric, codec)
+    base = validate(task, task.model, [QTables.standard(q) for q in QUALITIES], images.test, codec)
+    ours = validate(task, trained.network, trained.tables, images.test, codec)
+    summary = summarize(base, ours, trained, multipliers, header, task.metric, codec)
     folder = out / "tables"
     folder.mkdir(exist_ok=True)
     for i, tables in enumerate(trained.tables, start=1):
@@ -183,7 +163,7 @@ def summarize(
     codec: Codec,
 ) -> dict[str, Any]:
     """What was measured on `test`, with paired bootstrap intervals (95%, photos resampled), and how training went."""
-    anchor, other = (Measured.of(scores, _top1) for scores in (base, ours))
+    anchor, other = (Measured.of(scores) for scores in (base, ours))
     draws = resamples(len(base[0].photo_bytes), RESAMPLES, np.random.default_rng(0))
     points = [(anchor.points(draw), other.points(draw)) for draw in draws]
 
@@ -194,7 +174,7 @@ def summarize(
         return {"bytes": score.bytes, "score": score.score, **intervals}
 
     summary = {
-        "metric": "top-1 accuracy" if metric == "top-1" else "agreement with the untrained network's clean answer",
+        "metric": metric,
         "codec": codec.to_dict(),
         "command": header.get("command"),
         "commit": header.get("commit"),
@@ -213,16 +193,14 @@ def summarize(
     return dict(numbers(summary))
 
 
-def _top1(outcomes: Outcomes) -> float:
-    return float(outcomes[:, 0].mean())
-
-
 def _keep_outcomes(path: Path, base: Sequence[Score], ours: Sequence[Score]) -> None:
-    """Bytes and right answers of each test photo, for paired comparisons with other runs: [k, n] each."""
+    """Bytes and, where the metric counts them, right answers of each test photo, for paired comparisons: [k, n]."""
     arrays = {}
     for name, scores in (("standard", base), ("trained", ours)):
         arrays[f"{name}_bytes"] = np.stack([s.photo_bytes for s in scores])
-        arrays[f"{name}_right"] = np.stack([s.outcomes[:, 0] for s in scores])
+        right = [s.outcomes.right() for s in scores]
+        if not any(row is None for row in right):
+            arrays[f"{name}_right"] = np.array(right)
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     write_atomically(path, file.getvalue())

@@ -26,7 +26,7 @@ from search.mcmc import Annealing, NotebookWalk, Tempering
 from search.published import PUBLISHED
 from search.random_search import RandomSearch
 from search.refine import RunAware, coefficients_of
-from search.space import Bands, Full, Modulated, Sorted, Space
+from search.space import Bands, Full, Modulated, Plain, Sorted, Space, TableSpace
 from search.swarm import Firefly, ParticleSwarm
 
 STANDARD_START: Final = "standard"
@@ -57,12 +57,12 @@ class Setting:
     def sensitivity(self) -> Sensitivity:
         """Statistics of the `fit` photos, measured once.
 
-        Where the score is about labels, of their likelihood; else of the divergence from the clean answer, where
+        Where the score is about annotations, of their likelihood; else of the divergence from the clean answer, where
         the tables `DISTILLED_AT` leave the photos (results/imagenet-sample compares).
         """
         if self.statistics.exists():
             return Sensitivity.load(self.statistics)
-        target = {"target": "labels"} if self.task.labelled else {"target": "distillation", "at": DISTILLED_AT}
+        target = {"target": "annotations"} if self.task.annotated else {"target": "distillation", "at": DISTILLED_AT}
         measured = self.measure(self.fit, self.task, self.codec, progress=self.progress, **target)
         measured.save(self.statistics)
         return measured
@@ -94,14 +94,14 @@ class Setting:
         return tuple(scores[i].tables for i in front[::-1])
 
 
-Method = Callable[[Setting], tuple[Space, Searcher]]
+Method = Callable[[Setting], tuple[TableSpace, Searcher]]
 MakeSearcher = Callable[[Box, np.random.Generator, Points | None], Searcher]
 
 
-def _in(cold: Callable[[int], Space], make: MakeSearcher, points: int = 8) -> Method:
+def _in(cold: Callable[[int], TableSpace], make: MakeSearcher, points: int = 8) -> Method:
     """`make` in the space `cold`(number of tables), or, with a start, in the space around that, from `points` of it."""
 
-    def method(setting: Setting) -> tuple[Space, Searcher]:
+    def method(setting: Setting) -> tuple[TableSpace, Searcher]:
         if setting.start is None:
             space = cold(setting.count)
             return space, make(space.box, setting.rng, None)
@@ -112,7 +112,7 @@ def _in(cold: Callable[[int], Space], make: MakeSearcher, points: int = 8) -> Me
 
 
 def _swept(path: Callable[[Sensitivity, int], Path]) -> Method:
-    def method(setting: Setting) -> tuple[Space, Searcher]:
+    def method(setting: Setting) -> tuple[TableSpace, Searcher]:
         _refuse_start(setting)
         space = path(setting.sensitivity(), setting.count)
         return space, Sweep(space.box)
@@ -120,7 +120,7 @@ def _swept(path: Callable[[Sensitivity, int], Path]) -> Method:
     return method
 
 
-def _closed_form_first(setting: Setting) -> tuple[Space, Searcher]:
+def _closed_form_first(setting: Setting) -> tuple[TableSpace, Searcher]:
     """`SWEPT` points of the closed form, middle after middle, then a genetic search around them."""
     _refuse_start(setting)
     space = Modulated(setting.closed_form())
@@ -133,7 +133,7 @@ def _closed_form_first(setting: Setting) -> tuple[Space, Searcher]:
 def _notebook(make: MakeSearcher) -> Method:
     """In the notebook's setting: every entry by itself, from fifteen sorted random tables."""
 
-    def method(setting: Setting) -> tuple[Space, Searcher]:
+    def method(setting: Setting) -> tuple[TableSpace, Searcher]:
         _refuse_start(setting)
         space, prior = Full(setting.count), Sorted(setting.count)
         drawn = RandomSearch(prior.box, setting.rng, 15).ask()
@@ -148,7 +148,7 @@ def _refuse_start(setting: Setting) -> None:
         raise ValueError(f"--start {setting.start}: this method begins where it must; leave --start out")
 
 
-def _bands(count: int) -> Space:
+def _bands(count: int) -> TableSpace:
     """8 knots per table: at most 16 dimensions for two tables."""
     return Bands(8, count)
 
@@ -156,7 +156,7 @@ def _bands(count: int) -> Space:
 def _bayesian(sampler: Sampler) -> Method:
     """Its study is kept in study.db beside the statistics: `optuna-dashboard sqlite:///RUN/study.db` opens it."""
 
-    def method(setting: Setting) -> tuple[Space, Searcher]:
+    def method(setting: Setting) -> tuple[TableSpace, Searcher]:
         storage = f"sqlite:///{setting.statistics.with_name('study.db').resolve()}"
         make = _in(_bands, lambda b, rng, start: Bayesian(b, rng, start=start, sampler=sampler, storage=storage))
         return make(setting)
@@ -186,6 +186,12 @@ METHODS: Final[dict[str, Method]] = {
     **{name: _swept(path) for name, path in PUBLISHED.items()},
 }
 """Searchers by name, and published tables as baselines."""
+
+
+def candidates(method: str, setting: Setting) -> tuple[Space, Searcher]:
+    """The coders that a method (a key of `METHODS`) looks among, and how it looks."""
+    space, searcher = METHODS[method](setting)
+    return Plain(space, setting.codec), searcher
 
 
 def needs_gradients(method: str, start: str | None) -> bool:

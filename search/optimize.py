@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from qtable.codecs.base import Coder
+from qtable.codecs.plain import TableCoder, save_coder
 from qtable.encoders.formats import to_cjpeg
 from qtable.files import write_atomically
 from qtable.jpeg.codec import Codec
@@ -32,7 +34,7 @@ from qtable.photos.sets import ImageSet, Photos, Split
 from qtable.progress import Watch
 from qtable.report import plot
 from qtable.tasks.base import DifferentiableTask
-from search.methods import METHODS, Setting, needs_gradients
+from search.methods import METHODS, Setting, candidates, needs_gradients
 from search.racing import Racing, rungs, shuffled
 from search.run import Measure, Measuring, search
 
@@ -101,7 +103,7 @@ def optimize(
     Ctrl-C ends the search, and what was found by then is tested and written ("interrupted": true); a second Ctrl-C
     stops at once.
     """
-    workforce = workforce or Workforce(lambda _, photos: Evaluator(photos, task, codec))
+    workforce = workforce or Workforce(lambda _, photos: Evaluator(photos, task))
     _make_folder(out)
     if needs_gradients(plan.method, plan.start) and not (out / "statistics.npz").exists():
         measure_here(images.fit.subset([0]), task, codec)  # refuses a model without gradients before long work begins
@@ -110,52 +112,65 @@ def optimize(
         on_search = [stack.enter_context(workforce.evaluator("search", photos)) for photos in parts]
         on_test = stack.enter_context(workforce.evaluator("test", images.test))
         archive = stack.enter_context(Archive(out / "archive.jsonl", _with_answers(header, on_search)))
-        statistics = out / "statistics.npz"
         if not len(archive):
-            statistics.unlink(missing_ok=True)  # another run's
+            (out / "statistics.npz").unlink(missing_ok=True)  # another run's
             if known is not None:
                 _take_over(known, out, archive)
-        race = Racing(on_search, archive, task)
+        race = Racing(on_search, archive, task.metric)
         measure: Measure = race if plan.racing else Measuring(on_search[0], "search", archive, workforce.at_once)
         interrupted = False
         try:
-            _standard(race.full, "search", watch)
+            _standard(race.full, codec, "search", watch)
             setting = Setting(
                 count=plan.count,
                 rng=np.random.default_rng(plan.seed),
                 fit=images.fit,
                 task=task,
                 codec=codec,
-                statistics=statistics,
+                statistics=out / "statistics.npz",
                 start=plan.start,
                 measure=workforce.measure,
                 progress=lambda done, total: watch("sensitivity on fit", done, total, ""),
             )
-            space, searcher = METHODS[plan.method](setting)
+            space, searcher = candidates(plan.method, setting)
             search(space, searcher, measure, plan.budget, plan.method, _best_so_far(archive, plan.budget, watch))
         except KeyboardInterrupt:
             interrupted = True
-        chosen = front_records(archive)
-        if not chosen and interrupted:
-            raise KeyboardInterrupt
-        if not chosen:
-            raise NothingFound(f"all {len(archive.partial('search'))} candidates lost their race; raise --budget")
-        test = Measuring(on_test, "test", archive)
-        baseline = _standard(test, "test", watch)
-        found = []
-        for done, record in enumerate(chosen, start=1):
-            found.append(test(record.score.tables, record.origin))
-            watch("testing the front", done, len(chosen), "")
-        summary = summarize(archive, baseline, found, images, task, codec, np.random.default_rng(plan.seed))
-        clean = on_test.clean()
-        summary["clean"] = task.score(clean)
-        if plan.max_drop is not None:
-            summary["max_drop"] = pick(baseline, found, clean, task, plan.max_drop)
-        tried = [r for r in archive if r.split == "search" and r.origin != STANDARD]
-        spent = sum(len(r.score.photo_bytes) for r in tried) / len(images.search)
-        summary |= {"evaluations": len(tried), "spent": spent, "interrupted": interrupted}
+        summary, found = _tested(images, task, codec, plan, archive, on_test, interrupted, watch)
         _write(out, summary, found)
         return summary
+
+
+def _tested(
+    images: ImageSet,
+    task: DifferentiableTask,
+    codec: Codec,
+    plan: Plan,
+    archive: Archive,
+    on_test: Evaluating,
+    interrupted: bool,
+    watch: Watch,
+) -> tuple[dict[str, Any], list[Score]]:
+    """The front that `search` chose, measured on `test`: the summary, and the scores of what was found."""
+    chosen = front_records(archive)
+    if not chosen and interrupted:
+        raise KeyboardInterrupt
+    if not chosen:
+        raise NothingFound(f"all {len(archive.partial('search'))} candidates lost their race; raise --budget")
+    test = Measuring(on_test, "test", archive)
+    baseline = _standard(test, codec, "test", watch)
+    found = []
+    for done, record in enumerate(chosen, start=1):
+        found.append(test(record.score.coder, record.origin))
+        watch("testing the front", done, len(chosen), "")
+    summary = summarize(archive, baseline, found, images, task, codec, np.random.default_rng(plan.seed))
+    clean = on_test.clean()
+    summary["clean"] = clean.score()
+    if plan.max_drop is not None:
+        summary["max_drop"] = pick(baseline, found, clean, task.metric, plan.max_drop)
+    tried = [r for r in archive if r.split == "search" and r.origin != STANDARD]
+    spent = sum(len(r.score.photo_bytes) for r in tried) / len(images.search)
+    return summary | {"evaluations": len(tried), "spent": spent, "interrupted": interrupted}, found
 
 
 def _with_answers(header: Mapping[str, Any], evaluators: Sequence[Evaluating]) -> dict[str, Any]:
@@ -172,10 +187,10 @@ def _take_over(known: Path, out: Path, archive: Archive) -> None:
             archive.append(record)
 
 
-def _standard(measure: Callable[[QTables, str], Score], split: Split, watch: Watch) -> list[Score]:
+def _standard(measure: Callable[[Coder, str], Score], codec: Codec, split: Split, watch: Watch) -> list[Score]:
     scores = []
     for done, quality in enumerate(QUALITIES, start=1):
-        scores.append(measure(QTables.standard(quality), STANDARD))
+        scores.append(measure(TableCoder(QTables.standard(quality), codec), STANDARD))
         watch(f"standard tables on {split}", done, len(QUALITIES), "")
     return scores
 
@@ -207,8 +222,9 @@ def _write(out: Path, summary: Mapping[str, Any], found: Sequence[Score]) -> Non
     folder = out / "tables"
     folder.mkdir(exist_ok=True)
     for i, score in enumerate(found, start=1):
-        score.tables.save(folder / f"{i:03d}.json")
-        write_atomically(folder / f"{i:03d}.txt", to_cjpeg(score.tables).encode())
+        save_coder(score.coder, folder / f"{i:03d}.json")
+        if score.coder.tables is not None:
+            write_atomically(folder / f"{i:03d}.txt", to_cjpeg(score.coder.tables).encode())
     for stale in [*folder.glob("[0-9][0-9][0-9].json"), *folder.glob("[0-9][0-9][0-9].txt")]:
         if int(stale.stem) > len(found):
             stale.unlink()

@@ -14,12 +14,12 @@ from typing import Final
 
 import numpy as np
 
-from qtable.jpeg.tables import QTables
+from qtable.codecs.base import Coder
 from qtable.measure.archive import Archive, Record
 from qtable.measure.evaluate import Evaluating, Score
 from qtable.measure.front import pareto
 from qtable.photos.sets import Photos
-from qtable.tasks.base import Outcomes, Task
+from qtable.tasks.base import Floats
 from search.run import losses_of
 
 SHARES: Final = (0.125, 0.25, 0.5, 1.0)
@@ -45,28 +45,28 @@ class Racing:
 
     evaluators: Sequence[Evaluating]
     archive: Archive
-    task: Task
+    metric: str
 
     @property
     def photos(self) -> int:
         return sum(len(e.photos) for e in self.evaluators)
 
-    def __call__(self, tables: QTables, origin: str) -> Score:
-        known = self.archive.find("search", tables)
+    def __call__(self, coder: Coder, origin: str) -> Score:
+        known = self.archive.find("search", coder)
         if known is None:
-            known = Record("search", origin, self._race(tables))
+            known = Record("search", origin, self._race(coder))
             self.archive.append(known)
         return known.score
 
-    def full(self, tables: QTables, origin: str) -> Score:
+    def full(self, coder: Coder, origin: str) -> Score:
         """Scored on all photos, whatever the front."""
-        known = self.archive.find("search", tables)
+        known = self.archive.find("search", coder)
         if known is None:
-            known = Record("search", origin, self._through(tables, lambda _: False))
+            known = Record("search", origin, self._through(coder, lambda _: False))
             self.archive.append(known)
         return known.score
 
-    def prepare(self, tables: Sequence[QTables], origin: str) -> None:
+    def prepare(self, coders: Sequence[Coder], origin: str) -> None:
         """Nothing: each candidate's race depends on those before it."""
 
     def cost(self, score: Score) -> float:
@@ -81,50 +81,36 @@ class Racing:
         if seen == self.photos:
             return losses_of(score)
         near = min(self._front(), key=lambda s: abs(np.log(s.photo_bytes[:seen].mean() / score.bytes)))
-        whole, part, own = losses_of(near), losses_of(beginning(near, seen, self.task)), losses_of(score)
+        whole, part, own = losses_of(near), losses_of(near.subset(range(seen))), losses_of(score)
         return whole[0] + own[0] - part[0], whole[1] + own[1] - part[1]
 
     def _front(self) -> list[Score]:
         scores = [r.score for r in self.archive.records("search")]
         return [scores[i] for i in pareto([s.bytes for s in scores], [s.score for s in scores])]
 
-    def _race(self, tables: QTables) -> Score:
+    def _race(self, coder: Coder) -> Score:
         front = self._front()
-        return self._through(tables, lambda score: any(self._beats(rival, score) for rival in front))
+        return self._through(coder, lambda score: any(self._beats(rival, score) for rival in front))
 
     def _beats(self, rival: Score, score: Score) -> bool:
         seen = len(score.photo_bytes)
         if rival.photo_bytes[:seen].mean() > score.bytes:
             return False
-        lead = _right(self.task, rival.outcomes[:seen]) - _right(self.task, score.outcomes)
+        lead = self._right(rival)[:seen] - self._right(score)
         return bool(lead.mean() > CERTAINTY * lead.std() / np.sqrt(seen) > 0)
 
-    def _through(self, tables: QTables, hopeless: Callable[[Score], bool]) -> Score:
+    def _through(self, coder: Coder, hopeless: Callable[[Score], bool]) -> Score:
         score: Score | None = None
         for evaluator in self.evaluators:
-            part = evaluator(tables)
-            score = part if score is None else joined(score, part, self.task)
+            part = evaluator(coder)
+            score = part if score is None else score.joined(part)
             if len(score.photo_bytes) < self.photos and hopeless(score):
                 break
         assert score is not None
         return score
 
-
-def _right(task: Task, outcomes: Outcomes) -> Outcomes:
-    right = task.right(outcomes)
-    if right is None:
-        raise ValueError(f"racing needs a metric that counts right answers, not {task.metric}")
-    return right
-
-
-def joined(first: Score, second: Score, task: Task) -> Score:
-    """The score on the photos of both."""
-    outcomes = np.concatenate([first.outcomes, second.outcomes])
-    photo_bytes = np.concatenate([first.photo_bytes, second.photo_bytes])
-    return Score(first.tables, photo_bytes, outcomes, task.score(outcomes))
-
-
-def beginning(score: Score, photos: int, task: Task) -> Score:
-    """The score on the first `photos` photos alone."""
-    outcomes = score.outcomes[:photos]
-    return Score(score.tables, score.photo_bytes[:photos], outcomes, task.score(outcomes))
+    def _right(self, score: Score) -> Floats:
+        right = score.outcomes.right()
+        if right is None:
+            raise ValueError(f"racing needs a metric that counts right answers, not {self.metric}")
+        return right

@@ -8,12 +8,12 @@ from typing import Protocol
 
 import numpy as np
 
-from qtable.jpeg.tables import QTables
+from qtable.codecs.base import Coder
 from qtable.measure.archive import Archive, Record
 from qtable.measure.evaluate import Evaluating, Score
 from qtable.photos.sets import Split
 from search.base import Losses, Searcher
-from search.space import Space, points_to_tables
+from search.space import Space
 
 REPEATS_BEFORE_STOP = 1000
 """A searcher that asks this often in a row for nothing new has nothing left to ask."""
@@ -27,9 +27,9 @@ def losses_of(score: Score) -> tuple[float, float]:
 class Measure(Protocol):
     """Scores candidates; remembers, so that asking twice costs nothing."""
 
-    def __call__(self, tables: QTables, origin: str) -> Score: ...
+    def __call__(self, coder: Coder, origin: str) -> Score: ...
 
-    def prepare(self, tables: Sequence[QTables], origin: str) -> None:
+    def prepare(self, coders: Sequence[Coder], origin: str) -> None:
         """These will be asked for next: whatever can be done for all at once is done now."""
         ...
 
@@ -46,7 +46,7 @@ class Measure(Protocol):
 class Measuring:
     """An evaluator on one split whose results go through an archive: what was evaluated before costs nothing.
 
-    at_once: how many tables keep the evaluator's workers busy; at most as many are lost when the run is killed.
+    at_once: how many coders keep the evaluator's workers busy; at most as many are lost when the run is killed.
     """
 
     evaluator: Evaluating
@@ -54,17 +54,17 @@ class Measuring:
     archive: Archive
     at_once: int = 1
 
-    def __call__(self, tables: QTables, origin: str) -> Score:
-        known = self.archive.find(self.split, tables)
+    def __call__(self, coder: Coder, origin: str) -> Score:
+        known = self.archive.find(self.split, coder)
         if known is None:
-            known = Record(self.split, origin, self.evaluator(tables))
+            known = Record(self.split, origin, self.evaluator(coder))
             self.archive.append(known)
         return known.score
 
-    def prepare(self, tables: Sequence[QTables], origin: str) -> None:
+    def prepare(self, coders: Sequence[Coder], origin: str) -> None:
         if self.at_once == 1:
             return
-        unknown = [t for t in tables if self.archive.find(self.split, t) is None]
+        unknown = [c for c in coders if self.archive.find(self.split, c) is None]
         for i in range(0, len(unknown), self.at_once):
             for score in self.evaluator.many(unknown[i : i + self.at_once]):
                 self.archive.append(Record(self.split, origin, score))
@@ -84,28 +84,28 @@ def search(
     origin: str,
     progress: Callable[[float, Score], None] | None = None,
 ) -> float:
-    """Let `searcher` spend `budget` evaluations of different tables; returns how many it spent.
+    """Let `searcher` spend `budget` evaluations of different coders; returns how many it spent.
 
-    Tables asked for again cost nothing. A batch that does not fit into the rest of the budget is cut and not told.
+    Coders asked for again cost nothing. A batch that does not fit into the rest of the budget is cut and not told.
     KeyboardInterrupt passes through between two evaluations.
     """
     spent = 0.0
-    seen: set[QTables] = set()
+    seen: set[Coder] = set()
     repeats = 0
     while spent < budget and repeats < REPEATS_BEFORE_STOP:
         points = searcher.ask()
-        batch = points_to_tables(space, points)
-        new = list(dict.fromkeys(tables for tables in batch if tables not in seen))
+        batch = [space.coder(point) for point in points]
+        new = list(dict.fromkeys(coder for coder in batch if coder not in seen))
         measure.prepare(new[: int(np.ceil(budget - spent))], origin)
-        for tables in new:
+        for coder in new:
             if spent >= budget:
                 return spent
-            score = measure(tables, origin)
-            seen.add(tables)
+            score = measure(coder, origin)
+            seen.add(coder)
             spent += measure.cost(score)
             if progress is not None:
                 progress(spent, score)
-        losses: Losses = np.array([measure.losses(measure(tables, origin)) for tables in batch])
+        losses: Losses = np.array([measure.losses(measure(coder, origin)) for coder in batch])
         searcher.tell(points, losses)
         repeats = 0 if new else repeats + 1
     return spent

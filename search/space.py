@@ -1,4 +1,4 @@
-"""What a searcher's point means: a `Space` maps points of an integer box to `QTables`."""
+"""What a searcher's point means: a `Space` maps points of an integer box to coders, most through `QTables`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,25 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
+from qtable.codecs.base import Coder
+from qtable.codecs.plain import TableCoder
+from qtable.jpeg.codec import Codec
 from qtable.jpeg.tables import QTables
 from search.base import Box, Points
 
 
 class Space(Protocol):
+    """A box, and the coder that each of its points stands for."""
+
+    @property
+    def box(self) -> Box: ...
+
+    def coder(self, point: npt.NDArray[np.int64]) -> Coder:
+        """The coder of one point int64 [d] of the box."""
+        ...
+
+
+class TableSpace(Protocol):
     """A box, and the tables that each of its points stands for."""
 
     @property
@@ -22,6 +36,22 @@ class Space(Protocol):
     def tables(self, point: npt.NDArray[np.int64]) -> QTables:
         """The tables of one point int64 [d] of the box."""
         ...
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Tables as coders: each written plainly through libjpeg-turbo."""
+
+    space: TableSpace
+    codec: Codec
+
+    @property
+    def box(self) -> Box:
+        return self.space.box
+
+    def coder(self, point: npt.NDArray[np.int64]) -> TableCoder:
+        """The tables of one point int64 [d] of the box, with the codec."""
+        return TableCoder(self.space.tables(point), self.codec)
 
 
 def _box(sides: list[tuple[int, int]], repeat: int) -> Box:
@@ -156,8 +186,3 @@ class Modulated:
         points = np.zeros((len(members), self.box.dimension), np.int64)
         points[:, 0] = members
         return points
-
-
-def points_to_tables(space: Space, points: Points) -> list[QTables]:
-    """The tables of points int64 [n, d]."""
-    return [space.tables(point) for point in points]

@@ -28,6 +28,7 @@ from qtable.cli.options import (
 from qtable.cli.provenance import header_of
 from qtable.jpeg.codec import Codec
 from qtable.measure.summary import percent
+from qtable.tasks.opening import TaskSpec
 from search.compare import compare
 from search.optimize import Plan
 
@@ -58,7 +59,7 @@ def compare_command(
     if seeds < 1:
         raise ValueError(f"--seeds {seeds}; allowed: 1 or more")
     codec = Codec(subsampling, entropy)
-    task = open_task(model, metric, device)
+    task = open_task(TaskSpec(model, metric, device))
     with progress_watch() as watch:
         images = open_images(data, resize, limit, watch).thinned(thin)
         header = header_of(images, model, task, codec)

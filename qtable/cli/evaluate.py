@@ -24,13 +24,13 @@ from qtable.cli.options import (
     SeveralTables,
     SubsamplingOption,
 )
+from qtable.codecs.plain import open_coder
 from qtable.jpeg.codec import Codec
-from qtable.jpeg.tables import QTables
 from qtable.measure.evaluate import Evaluator, Score
-from qtable.measure.front import interval, resamples
+from qtable.measure.front import Measured, interval, resamples
 from qtable.measure.summary import RESAMPLES
 from qtable.photos.sets import Split
-from qtable.tasks.classification import Classifier
+from qtable.tasks.opening import TaskSpec
 
 SplitOption = Annotated[Split, typer.Option("--split", help="Which photos.")]
 
@@ -49,18 +49,18 @@ def evaluate_command(
     as_json: AsJson = False,
 ) -> None:
     """Measure tables with real files: mean bytes and score with 95% intervals, and changes against the first."""
-    candidates = [QTables.parse(spec) for spec in tables]
     codec = Codec(subsampling, entropy)
-    task = open_task(model, metric, device)
+    candidates = [open_coder(spec, codec) for spec in tables]
+    task = open_task(TaskSpec(model, metric, device))
     with progress_watch() as watch:
         images = open_images(data, resize, limit, watch)
-        with Evaluator(images[split], task, codec) as evaluator:
-            clean = task.score(evaluator.clean())
+        with Evaluator(images[split], task) as evaluator:
+            clean = evaluator.clean().score()
             scores = [
-                evaluator(t, lambda done, total, spec=spec: watch(spec, done, total, ""))  # type: ignore[misc]
-                for spec, t in zip(tables, candidates, strict=True)
+                evaluator(coder, lambda done, total, spec=spec: watch(spec, done, total, ""))  # type: ignore[misc]
+                for spec, coder in zip(tables, candidates, strict=True)
             ]
-    results = _compared(tables, scores, task)
+    results = _compared(tables, scores)
     if as_json:
         report = {"metric": task.metric, "codec": codec.to_dict(), "split": split, "clean": clean, "results": results}
         print(json.dumps(report | {"photos": len(images[split])}))
@@ -68,23 +68,22 @@ def evaluate_command(
         _show(results, f"{task.metric} on {len(images[split])} {split} photos; uncompressed {clean:.1%}")
 
 
-def _compared(tables: Sequence[str], scores: Sequence[Score], task: Classifier) -> list[dict[str, Any]]:
+def _compared(tables: Sequence[str], scores: Sequence[Score]) -> list[dict[str, Any]]:
     """Of each table set mean bytes, score and change of the score against the first, with 95% intervals; JSON-ready."""
     draws = resamples(len(scores[0].photo_bytes), RESAMPLES, np.random.default_rng(0))
+    measured = Measured.of(scores)
+    sizes, values = (np.array(column) for column in zip(*(measured.points(draw) for draw in draws), strict=True))
     results: list[dict[str, Any]] = []
-    for spec, score in zip(tables, scores, strict=True):
-        sizes = [float(score.photo_bytes[draw].mean()) for draw in draws]
-        values = [task.score(score.outcomes[draw]) for draw in draws]
-        change = [task.score(score.outcomes[d]) - task.score(scores[0].outcomes[d]) for d in draws]
+    for i, (spec, score) in enumerate(zip(tables, scores, strict=True)):
         results.append(
             {
                 "tables": spec,
                 "bytes": score.bytes,
-                "bytes_ci": interval(sizes),
+                "bytes_ci": interval(sizes[:, i]),
                 "score": score.score,
-                "score_ci": interval(values),
+                "score_ci": interval(values[:, i]),
                 "score_change": score.score - scores[0].score,
-                "score_change_ci": interval(change),
+                "score_change_ci": interval(values[:, i] - values[:, 0]),
             }
         )
     return results

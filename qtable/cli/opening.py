@@ -10,20 +10,21 @@ from rich.markup import escape
 from qtable.cli.console import console
 from qtable.photos.sets import SPLITS, ImageSet
 from qtable.progress import Watch
-from qtable.tasks.classification import METRICS, Classifier
-from qtable.tasks.models import ModelSpec, load_model
+from qtable.tasks.base import DifferentiableTask
+from qtable.tasks.models import ModelSpec
+from qtable.tasks.opening import METRICS, TaskSpec
 from qtable.text import printable
 
 Metric = Annotated[str, typer.Option(help=f"What counts as a good answer: {', '.join(METRICS)}.")]
 
 
-def open_task(model: str | None, metric: str, device: str) -> Classifier:
+def open_task(spec: TaskSpec) -> DifferentiableTask:
     """The task of the model that a user names; says first whose code that executes."""
-    spec = None if model is None else ModelSpec.parse(model)
-    if spec is not None and spec.runs_code:
-        line = f"--model executes code of {printable(spec.place)}"
+    model = None if spec.model is None else ModelSpec.parse(spec.model)
+    if model is not None and model.runs_code:
+        line = f"--model executes code of {printable(model.place)}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return Classifier(load_model(model), metric, device)
+    return spec.open()
 
 
 def open_images(data: str | None, resize: int | None, limit: int | None, watch: Watch) -> ImageSet:

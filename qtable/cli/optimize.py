@@ -39,7 +39,8 @@ from qtable.measure.sensitivity import Sensitivity, Target
 from qtable.measure.summary import max_drop_sentence, percent, three_savings
 from qtable.photos.sets import ImageSet
 from qtable.progress import Progress as DataProgress
-from qtable.tasks.classification import Classifier
+from qtable.tasks.base import DifferentiableTask
+from qtable.tasks.opening import TaskSpec
 from search.chroma import optimize_sampling, sentences
 from search.methods import METHODS
 from search.optimize import Plan, Workforce, optimize
@@ -81,7 +82,8 @@ def optimize_command(
     """Find tables that make smaller files at equal score, and test them on photos that no search has seen."""
     plan = Plan(method, budget, tables, seed, None if max_drop is None else _fraction(max_drop), start, racing)
     codec = Codec("4:2:0" if subsampling == "auto" else subsampling, entropy)
-    task = open_task(model, metric, device)
+    spec = TaskSpec(model, metric, device)
+    task = open_task(spec)
     with progress_watch() as watch:
         images = open_images(data, resize, limit, watch)
         header = header_of(images, model, task, codec)
@@ -91,8 +93,8 @@ def optimize_command(
         if subsampling == "auto":
             summary = optimize_sampling(images, task, entropy, plan, out, header, watch)
         else:
-            job = Job(data, resize, limit, model, metric, codec, device)
-            with _workforce(cluster, workers, job, images, task) as workforce:
+            job = Job(data, resize, limit, spec)
+            with _workforce(cluster, workers, job, images, task, codec) as workforce:
                 summary = optimize(images, task, codec, plan, out, header, watch, workforce)
     if as_json:
         print(json.dumps(summary))
@@ -133,7 +135,7 @@ def _check_workable(subsampling: str, racing: bool) -> None:
 
 @contextmanager
 def _workforce(
-    cluster: str | None, workers: int | None, job: Job, images: ImageSet, task: Classifier
+    cluster: str | None, workers: int | None, job: Job, images: ImageSet, task: DifferentiableTask, codec: Codec
 ) -> Iterator[Workforce | None]:
     """What works on a cluster or in processes; None if neither is asked for."""
     if cluster is None and workers is None:
@@ -144,7 +146,7 @@ def _workforce(
         def measure(
             *_: object, target: Target, at: QTables | None = None, progress: DataProgress | None = None
         ) -> Sensitivity:
-            return measure_over(client, job, images, task, target=target, at=at, progress=progress)
+            return measure_over(client, job, images, task, codec, target=target, at=at, progress=progress)
 
         yield Workforce(
             lambda split, _: ClusterEvaluator(job, split, client, images, task),

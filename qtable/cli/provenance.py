@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import subprocess
 import sys
@@ -10,19 +9,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from qtable.jpeg.codec import Codec
 from qtable.photos.sets import SPLITS, ImageSet
-from qtable.tasks.classification import Classifier
+from qtable.tasks.base import DifferentiableTask
+from qtable.tasks.opening import weights_digest
 
 
-def header_of(images: ImageSet, model: str | None, task: Classifier, codec: Codec) -> dict[str, Any]:
+def header_of(images: ImageSet, model: str | None, task: DifferentiableTask, codec: Codec) -> dict[str, Any]:
     """What an archive says first: where everything came from. The caller adds its plan to the identity."""
     return {
         "identity": {
             "data": images.fingerprint,
-            "model": f"{model or 'embedded'} {_weights_digest(task)}",
+            "model": f"{model or 'embedded'} {weights_digest(task.model)[:16]}",
             "metric": task.metric,
             "codec": codec.to_dict(),
         },
@@ -57,11 +55,3 @@ def _commit() -> str | None:
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _weights_digest(task: Classifier) -> str:
-    total = hashlib.sha256(repr(task.model).encode())
-    for name, value in sorted(task.model.state_dict().items()):
-        total.update(name.encode())
-        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()[:16]

@@ -35,7 +35,7 @@ from qtable.jpeg.codec import Codec
 from qtable.jpeg.proxies import PROXIES
 from qtable.jpeg.rounding import ROUNDINGS
 from qtable.measure.summary import percent
-from qtable.tasks.models import load_model
+from qtable.tasks.opening import TaskSpec
 from qtable.train.recipe import Learn, Loss, Recipe
 from search.joint import Family, learn
 from search.methods import Setting
@@ -47,7 +47,8 @@ Smallest = Annotated[int, typer.Option(help="The last point starts at the size o
 Multiplier = Annotated[float, typer.Option(help="Times the price of bytes that holds the starts in place.")]
 Learns = Annotated[Learn, typer.Option("--learn", help=f"What is trained: {', '.join(get_args(Learn))}.")]
 LossOption = Annotated[
-    Loss, typer.Option(help="distillation: from the clean network, no labels; labels: cross-entropy.")
+    Loss,
+    typer.Option(help="distillation: from the clean network, needs no annotations; annotations: their likelihood."),
 ]
 Steps = Annotated[int, typer.Option(help="Optimizer steps.")]
 Batch = Annotated[int, typer.Option(help="Photos of a step, over all points and processes.")]
@@ -60,7 +61,7 @@ Every = Annotated[int, typer.Option(help="Steps between validations (and checkpo
 Patience = Annotated[int | None, typer.Option(help="Stop after so many validations without gain.")]
 Crop = Annotated[int | None, typer.Option(help="Side of the training crops. \\[default: the smallest side]")]
 Flip = Annotated[bool, typer.Option(help="Mirror half of the photos.")]
-TrainMetric = Annotated[str, typer.Option(help="What counts: top-1, or agreement with the clean network.")]
+TrainMetric = Annotated[str, typer.Option(help="What counts: top-1, top-5, or agreement with the clean network.")]
 
 
 def train_command(
@@ -105,7 +106,7 @@ def train_command(
         settle=settle, rate=rate, rounding=rounding, every=every, patience=patience, crop=crop, flip=flip, seed=seed,
     )  # fmt: skip
     with process_group(device) as rank, progress_watch(visible=rank == 0) as watch:
-        task, images = open_task(model, metric, device), open_images(data, resize, limit, watch)
+        task, images = open_task(TaskSpec(model, metric, device)), open_images(data, resize, limit, watch)
         out.mkdir(parents=True, exist_ok=True)
         header = header_of(images, model, task, codec)
         setting = Setting(
@@ -118,7 +119,7 @@ def train_command(
             start=start,
             progress=lambda done, total: watch("sensitivity on fit", done, total, ""),
         )
-        summary = learn(load_model(model), images, metric, setting, family, recipe, out, header, watch)
+        summary = learn(images, setting, family, recipe, out, header, watch)
     if rank == 0 and as_json:
         print(json.dumps(summary))
     elif rank == 0:

@@ -1,4 +1,4 @@
-"""`compress`: a folder or tar of photos, written anew as JPEG with given tables; the originals are only read.
+"""Folders and tar shards of photos, written anew as JPEG with given tables; the originals are only read.
 
 Every output is written under a temporary name and then renamed, and a journal in the target says what is finished:
 after a crash the same call continues, and what it leaves is byte for byte what an undisturbed call leaves.

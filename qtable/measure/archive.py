@@ -1,4 +1,4 @@
-"""`Archive`: the append-only record of every evaluation, one JSON line each, with its tables.
+"""`Archive`: the append-only record of every evaluation, one JSON line each, with its coder.
 
 The first line says what made the rest: command, versions, commit, data, codec, seed. A line that a killed run left
 half-written is dropped. Each record is written with one call and synced, so at most the evaluation in flight is lost.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from qtable.jpeg.tables import QTables
+from qtable.codecs.base import Coder
 from qtable.measure.evaluate import Score
 from qtable.photos.sets import SPLITS, Split
+from qtable.tasks.base import Outcomes
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 class ArchiveError(ValueError):
@@ -30,7 +32,7 @@ class ArchiveError(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """One evaluation: a score of `score.tables` on a split, and its origin (e.g. "sorted-random", "standard")."""
+    """One evaluation: a score of `score.coder` on a split, and its origin (e.g. "sorted-random", "standard")."""
 
     split: Split
     origin: str
@@ -41,32 +43,29 @@ class Record:
         return {
             "split": self.split,
             "origin": self.origin,
-            "tables": self.score.tables.values.tolist(),
+            "coder": self.score.coder.written(),
             "bytes": self.score.bytes,
             "score": self.score.score,
             "photo_bytes": self.score.photo_bytes.tolist(),
-            "outcomes": np.round(self.score.outcomes, 5).tolist(),
+            "outcomes": self.score.outcomes.written(),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
         """The inverse of `to_dict`. ValueError, KeyError, TypeError or OverflowError for anything else."""
-        score = Score(
-            tables=QTables.from_dict({"values": data["tables"]}),
-            photo_bytes=np.array(data["photo_bytes"], dtype=np.int64),
-            outcomes=np.array(data["outcomes"], dtype=np.float64),
-            score=float(data["score"]),
-        )
+        photo_bytes = np.array(data["photo_bytes"], dtype=np.int64)
+        if photo_bytes.ndim != 1 or not len(photo_bytes):
+            raise ValueError(f"photo_bytes of shape {list(photo_bytes.shape)}; allowed: [n]")
+        score = Score(Coder.read(data["coder"]), photo_bytes, Outcomes.read(data["outcomes"], len(photo_bytes)))
         if data["split"] not in SPLITS:
             raise ValueError(f"split {data['split']!r:.40} is unknown; allowed: {', '.join(SPLITS)}")
-        photos, outcomes = score.photo_bytes.shape, score.outcomes.shape
-        if len(photos) != 1 or len(outcomes) != 2 or not 0 < photos[0] == outcomes[0]:
-            raise ValueError(f"photo_bytes of shape {list(photos)}, outcomes {list(outcomes)}; allowed: [n] and [n, k]")
+        if not math.isclose(score.score, data["score"], abs_tol=1e-6):
+            raise ValueError(f"its score is {data['score']!r:.40}, its outcomes make {score.score:.6f}")
         return cls(data["split"], str(data["origin"]), score)
 
 
 class Archive:
-    """Records by (split, tables), kept in memory and in a JSONL file.
+    """Records by (split, coder), kept in memory and in a JSONL file.
 
     Opening a file that exists continues it: ArchiveError if its `identity` (what must be equal for its evaluations to
     mean the same: data, model, codec, metric ...) differs, naming the difference.
@@ -75,7 +74,7 @@ class Archive:
     def __init__(self, path: str | os.PathLike[str], header: Mapping[str, Any] | None = None) -> None:
         """header: {"identity": {...}, ...} written as the first line of a new file; None opens for reading only."""
         self.path = Path(path)
-        self._records: dict[tuple[Split, QTables], Record] = {}
+        self._records: dict[tuple[Split, Coder], Record] = {}
         self._descriptor: int | None = None
         if header is not None:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -108,9 +107,9 @@ class Archive:
         self._write(record.to_dict())
         self._remember(record)
 
-    def find(self, split: Split, tables: QTables) -> Record | None:
-        """The record of these tables on this split, if it was evaluated before."""
-        return self._records.get((split, tables))
+    def find(self, split: Split, coder: Coder) -> Record | None:
+        """The record of this coder on this split, if it was evaluated before."""
+        return self._records.get((split, coder))
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self._records.values())
@@ -145,7 +144,7 @@ class Archive:
         self.close()
 
     def _remember(self, record: Record) -> None:
-        self._records.setdefault((record.split, record.score.tables), record)
+        self._records.setdefault((record.split, record.score.coder), record)
 
     def _write(self, data: Mapping[str, Any]) -> None:
         if self._descriptor is None:
@@ -183,7 +182,7 @@ def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
     try:
         header = json.loads(line)
         if not isinstance(header, dict) or header.get("qtable") != FORMAT:
-            raise ValueError("its first line is not the header of a qtable archive")
+            raise ValueError("its first line is not the header of an archive of this version of qtable")
         if not isinstance(header.get("identity", {}), dict):
             raise ValueError("the identity in its first line is not an object")
     except (ValueError, RecursionError) as error:

@@ -24,16 +24,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 import torch
 
-from qtable.jpeg.codec import Codec
+from qtable.jpeg.codec import Codec, library_versions
 from qtable.jpeg.tables import QTables
-from qtable.measure.evaluate import Call, Evaluating, Indices
+from qtable.measure.evaluate import Call, Evaluating
 from qtable.measure.sensitivity import Sensitivity, Target, measure
 from qtable.photos.readers import DataError
 from qtable.photos.sets import ImageSet, Split
 from qtable.progress import Progress
-from qtable.tasks.base import ModelError
-from qtable.tasks.classification import Classifier
-from qtable.tasks.models import ModelSpec, load_model
+from qtable.tasks.base import DifferentiableTask, Indices, ModelError
+from qtable.tasks.opening import TaskSpec, weights_digest
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -56,7 +55,7 @@ class ClusterError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to open photos and model itself, as for `ImageSet.open`, `load_model` and `Classifier`.
+    """What a worker needs to open photos and task itself, as for `ImageSet.open` and `TaskSpec.open`.
 
     Relative paths become absolute here, on the driver.
     """
@@ -64,36 +63,27 @@ class Job:
     source: str | None
     resize: int | None
     limit: int | None
-    model: str | None
-    metric: str
-    codec: Codec
-    device: str = "cpu"
+    task: TaskSpec
 
     def __post_init__(self) -> None:
         if self.source is not None:
             object.__setattr__(self, "source", str(Path(self.source).absolute()))
-        if self.model is not None:
-            object.__setattr__(self, "model", str(ModelSpec.parse(self.model).absolute()))
+        object.__setattr__(self, "task", self.task.absolute())
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What must be the same on the driver and on every worker: photos, model and codec."""
+    """What must be the same on the driver and on every worker: photos, model and libraries."""
 
     photos: str
     model: str
-    codec: tuple[str, ...]
+    libraries: tuple[str, ...]
 
     @classmethod
-    def of(cls, job: Job, images: ImageSet, task: Classifier) -> Expected:
-        """Digests of all pixels, labels and splits; of all weights and the model's files; the codec's versions."""
-        total = hashlib.sha256()
-        for file in () if job.model is None else ModelSpec.parse(job.model).files:
-            total.update(file.read_bytes())
-        for name, value in sorted(task.model.state_dict().items()):
-            total.update(name.encode())
-            total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return cls(images.fingerprint, total.hexdigest(), tuple(job.codec.to_dict().values()))
+    def of(cls, job: Job, images: ImageSet, task: DifferentiableTask) -> Expected:
+        """Digests of all pixels, annotations and splits; of all weights and the model's files; the codec's versions."""
+        model = hashlib.sha256(job.task.files_digest() + weights_digest(task.model).encode()).hexdigest()
+        return cls(images.fingerprint, model, tuple(library_versions().values()))
 
 
 @dataclass(frozen=True)
@@ -108,7 +98,7 @@ class Unit:
 
     def __call__(self) -> list[Any]:
         images, task = _opened(self.job, self.expected)
-        return [self.work(images[self.split], task, self.job.codec, *call) for call in self.calls]
+        return [self.work(images[self.split], task, *call) for call in self.calls]
 
 
 @dataclass(frozen=True)
@@ -119,11 +109,12 @@ class Shard:
     expected: Expected
     split: Split
     at: Indices
+    codec: Codec
     settings: dict[str, Any]
 
     def __call__(self) -> Sensitivity:
         images, task = _opened(self.job, self.expected)
-        return measure(images[self.split].subset(self.at), task, self.job.codec, **self.settings)
+        return measure(images[self.split].subset(self.at), task, self.codec, **self.settings)
 
 
 def _do(unit: Callable[[], T]) -> T:
@@ -138,20 +129,20 @@ def _add(one: Sensitivity, other: Sensitivity) -> Sensitivity:
 _opening = threading.Lock()
 
 
-def _opened(job: Job, expected: Expected) -> tuple[ImageSet, Classifier]:
+def _opened(job: Job, expected: Expected) -> tuple[ImageSet, DifferentiableTask]:
     with _opening:
         return _open(job, expected)
 
 
 @lru_cache(maxsize=2)
-def _open(job: Job, expected: Expected) -> tuple[ImageSet, Classifier]:
+def _open(job: Job, expected: Expected) -> tuple[ImageSet, DifferentiableTask]:
     """Photos and task, opened once per process; again if the driver now expects others. Two runs may share workers."""
     from distributed import get_worker
 
     here = f"worker {get_worker().address}"
     try:
         images = ImageSet.open(job.source, job.resize, job.limit)
-        task = Classifier(load_model(job.model), job.metric, job.device)
+        task = job.task.open()
         found = Expected.of(job, images, task)
     except (DataError, ModelError) as error:
         raise type(error)(f"{here}: {error}") from None
@@ -161,11 +152,12 @@ def _open(job: Job, expected: Expected) -> tuple[ImageSet, Classifier]:
         raise DataError(f"{here}: the photos in {images.source} are not those that the driver sees")
     if found.model != expected.model:
         raise ModelError(
-            f"{here}: model {job.model or 'embedded'!r} has another file or other weights than on the driver"
+            f"{here}: model {job.task.model or 'embedded'!r} has another file or other weights than on the driver"
             " (are they random and unseeded?)"
         )
-    if found.codec != expected.codec:
-        raise ClusterError(f"{here}: its codec is {', '.join(found.codec)}; the driver's {', '.join(expected.codec)}")
+    if found.libraries != expected.libraries:
+        ours, others = ", ".join(found.libraries), ", ".join(expected.libraries)
+        raise ClusterError(f"{here}: its codec is {ours}; the driver's {others}")
     return images, task
 
 
@@ -251,13 +243,13 @@ class ClusterEvaluator(Evaluating):
         split: Split,
         client: Client,
         images: ImageSet,
-        task: Classifier,
+        task: DifferentiableTask,
         only: Sequence[int] | Indices | None = None,
     ) -> None:
         self._client, self._job, self._split = client, job, split
         self._expected = Expected.of(job, images, task)
         self._only: Indices = np.arange(len(images[split])) if only is None else np.asarray(only, dtype=np.intp)
-        super().__init__(images[split].subset(self._only), task, job.codec)
+        super().__init__(images[split].subset(self._only), task)
 
     def _units(self, work: Callable[..., Any], calls: Sequence[Call]) -> Iterator[Unit]:
         pixels, waiting = 0, list[Call]()
@@ -301,7 +293,8 @@ def measure_over(
     client: Client,
     job: Job,
     images: ImageSet,
-    task: Classifier,
+    task: DifferentiableTask,
+    codec: Codec,
     split: Split = "fit",
     target: Target = "fisher",
     samples: int = 2,
@@ -321,7 +314,7 @@ def measure_over(
     most = max(SHARD_PIXELS, int(ends[-1]) // MOST_SHARDS)
     cuts = np.flatnonzero(np.diff(ends // most)) + 1
     shards = np.split(order, cuts)
-    level = [_submit(client, _do, Shard(job, expected, split, members, settings)) for members in shards]
+    level = [_submit(client, _do, Shard(job, expected, split, members, codec, settings)) for members in shards]
     leaves = list(level)
     while len(level) > 1:  # inner nodes go first, so that few sums wait in memory
         pairs = [level[i : i + 2] for i in range(0, len(level), 2)]

@@ -5,7 +5,8 @@ Everywhere: bytes are minimized, scores (0..1) are maximized.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import moocore
@@ -91,22 +92,31 @@ def bd_rate(anchor: Curve, curve: Curve) -> float:
 
 @dataclass(frozen=True)
 class Measured:
-    """Several tables' scores on the same photos: sizes int64 [k, n] in bytes, outcomes k x float64 [n, c]."""
+    """Several coders' scores on the same photos: sizes int64 [k, n] in bytes, outcomes of each."""
 
     sizes: npt.NDArray[np.int64]
     outcomes: tuple[Outcomes, ...]
-    metric: Callable[[Outcomes], float]
 
     @classmethod
-    def of(cls, scores: Sequence[Score], metric: Callable[[Outcomes], float]) -> Measured:
-        """`metric` turns outcome rows into the score (a task's `score`). ValueError for no scores."""
+    def of(cls, scores: Sequence[Score]) -> Measured:
+        """ValueError for no scores."""
         if not scores:
             raise ValueError("no scores to compare")
-        return cls(np.stack([s.photo_bytes for s in scores]), tuple(s.outcomes for s in scores), metric)
+        return cls(np.stack([s.photo_bytes for s in scores]), tuple(s.outcomes for s in scores))
+
+    @functools.cached_property
+    def _right(self) -> Floats | None:
+        """float64 [k, n], for metrics that are a share of right answers: their resamples are fast."""
+        rows = [outcomes.right() for outcomes in self.outcomes]
+        return None if any(row is None for row in rows) else np.array(rows)
 
     def points(self, photos: npt.NDArray[np.intp] | slice = slice(None)) -> tuple[Floats, Floats]:
         """Mean sizes [k] and scores [k] on these photos (repeats count)."""
-        return self.sizes[:, photos].mean(axis=1), np.array([self.metric(rows[photos]) for rows in self.outcomes])
+        sizes: Floats = self.sizes[:, photos].mean(axis=1)
+        if self._right is not None:
+            return sizes, self._right[:, photos].mean(axis=1)
+        at = np.arange(self.sizes.shape[1])[photos]
+        return sizes, np.array([outcomes.subset(at).score() for outcomes in self.outcomes])
 
     def curve(self, photos: npt.NDArray[np.intp] | slice = slice(None)) -> Curve:
         """The curve through `points` of these photos."""

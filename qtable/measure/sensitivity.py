@@ -26,21 +26,20 @@ import torch
 from torch import Tensor
 
 from qtable.files import write_atomically
-from qtable.jpeg.codec import Codec
+from qtable.jpeg.codec import RGB, Codec
 from qtable.jpeg.dct import coefficients
 from qtable.jpeg.frame import Planes
 from qtable.jpeg.linear import coefficient_gradient
 from qtable.jpeg.tables import QTables
 from qtable.photos.sets import Photos
 from qtable.progress import Progress
-from qtable.tasks.base import DifferentiableTask, ModelError
+from qtable.tasks.base import DifferentiableTask, Indices, ModelError, check_finite
 
 Histograms = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.intp]
 RESOLUTION: Final = 8
 """Bins per unit of |F|: libjpeg's coefficients are multiples of 1/8, so nothing is lost."""
 BINS: Final = 1024 * RESOLUTION + 1
-Target = Literal["fisher", "labels", "distillation"]
+Target = Literal["fisher", "annotations", "distillation"]
 TARGETS: Final[tuple[Target, ...]] = get_args(Target)
 
 
@@ -124,9 +123,9 @@ def measure(
 ) -> Sensitivity:
     """Statistics of `photos` for the sampling of `codec`.
 
-    target: whose log-likelihood is differentiated. "fisher": answers drawn from the model's own distribution, `samples`
-    per photo (the true Fisher information, no labels needed); "labels": the photos' labels; "distillation": the model's
-    distribution on the uncompressed photo (needs `at`: at the clean photo its gradient is zero).
+    target: whose log-likelihood is differentiated. "fisher": answers drawn from the network's own distribution,
+    `samples` per photo (the true Fisher information, no annotations needed); "annotations": the photos' own;
+    "distillation": what the network says of the clean photo (needs `at`, for there its gradient is zero).
     at: differentiate at the photo as real files of these tables decode to, instead of at the clean photo.
     normalize: each photo's g^2 is divided by (its total)^normalize, 0..1, so that no photo dominates.
 
@@ -144,35 +143,47 @@ def measure(
 
     def work(batch: Indices) -> list[tuple[Planes, Planes]]:
         images = [photos.images[i] for i in batch]
-        clean = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
-        seen = clean
-        if at is not None:
-            decoded = [codec.decode(codec.encode(image, at)) for image in images]
-            seen = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).float()
+        clean = stacked(images)
+        seen = clean if at is None else stacked([codec.decode(codec.encode(image, at)) for image in images])
         seen = seen.to(task.device).requires_grad_(True)
-        log_p = torch.log_softmax(task.logits(seen), dim=1)
+        answers = task.answers(seen)
+        check_finite(answers, seen)
         if target == "fisher":
-            draws = [np.random.default_rng([seed, zlib.crc32(image.tobytes())]).random(samples) for image in images]
-            answers = _inverse_cdf(log_p.detach().exp(), torch.from_numpy(np.stack(draws)))
-            objectives = [log_p.gather(1, answers[:, s : s + 1]).sum() for s in range(samples)]
-        elif target == "labels":
-            labels = torch.from_numpy(photos.labels[batch]).to(log_p.device)
-            objectives = [log_p.gather(1, labels[:, None]).sum()]
+            rngs = generators(images, seed)
+            objectives = [task.sampled(answers, rngs).sum() for _ in range(samples)]
+        elif target == "annotations":
+            objectives = [task.log_likelihood(answers, photos.annotated(batch)).sum()]
         else:
             with torch.no_grad():
-                p = torch.softmax(task.logits(clean.to(task.device)), dim=1)
-            objectives = [(p * log_p).sum()]
-        squares: list[Tensor] | None = None
+                reference = task.answers(clean.to(task.device))
+            objectives = [-task.divergence(answers, reference).sum()]
+        squares = [torch.zeros(())] * 3
         for i, objective in enumerate(objectives):
-            gradient = _gradient(objective, seen, retain=i + 1 < len(objectives))
-            parts = [g.square() / len(objectives) for g in coefficient_gradient(gradient.cpu(), codec.subsampling)]
-            squares = parts if squares is None else [a + b for a, b in zip(squares, parts, strict=True)]
-        assert squares is not None
+            gradient = gradient_of(objective, seen, retain=i + 1 < len(objectives))
+            parts = coefficient_gradient(gradient.cpu(), codec.subsampling)
+            squares = [a + g.square() / len(objectives) for a, g in zip(squares, parts, strict=True)]
         if normalize:
             totals = sum(part.flatten(1).sum(1) for part in squares) + 1e-30
             squares = [part / (totals**normalize).view(-1, 1, 1, 1, 1) for part in squares]
         return [(coefficients(clean, codec.subsampling), Planes(*squares))]
 
+    return _gathered(photos, work, progress)
+
+
+def stacked(images: Sequence[RGB]) -> Tensor:
+    """float32 [n, 3, h, w], 0..255, of photos of one size."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
+
+
+def generators(images: Sequence[RGB], seed: int) -> list[np.random.Generator]:
+    """One for each photo, which depends on its pixels and the seed alone."""
+    return [np.random.default_rng([seed, zlib.crc32(image.tobytes())]) for image in images]
+
+
+def _gathered(
+    photos: Photos, work: Callable[[Indices], list[tuple[Planes, Planes]]], progress: Progress | None
+) -> Sensitivity:
+    """The sums of F and g^2 that `work` finds for each batch, added up in a fixed order."""
     total = Sensitivity.zero()
     levels, costs = total.levels.reshape(3, -1), total.costs.reshape(3, -1)
     differences = total.differences
@@ -189,7 +200,7 @@ def measure(
     return replace(total, photos=len(photos))
 
 
-def _gradient(objective: Tensor, seen: Tensor, retain: bool) -> Tensor:
+def gradient_of(objective: Tensor, seen: Tensor, retain: bool) -> Tensor:
     """ModelError if the model passes no gradients to the pixels, or none that are numbers."""
     advice = "; methods that need none: --method genetic, mcmc, sorted-random and others"
     try:
@@ -212,11 +223,6 @@ def _bounded_map(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def _inverse_cdf(p: Tensor, u: Tensor) -> Tensor:
-    """Answers int64 [n, s] drawn from p [n, classes] by uniform numbers u [n, s]."""
-    return torch.searchsorted(p.double().cumsum(1), u.to(p.device)).clamp(max=p.shape[1] - 1)
 
 
 def _accumulate(plane: Tensor, square: Tensor, levels: Histograms, differences: Histograms, costs: Histograms) -> None:

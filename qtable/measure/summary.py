@@ -7,14 +7,16 @@ from typing import Any, Final
 
 import numpy as np
 
+from qtable.codecs.base import Coder
+from qtable.codecs.plain import TableCoder
 from qtable.jpeg.codec import Codec
 from qtable.jpeg.tables import QTables
 from qtable.measure.archive import Archive, Record
 from qtable.measure.evaluate import Score
-from qtable.measure.front import Curve, Measured, bd_rate, hypervolume, interval, pareto, resamples, size_change
+from qtable.measure.front import Curve, Floats, Measured, bd_rate, hypervolume, interval, pareto, resamples, size_change
 from qtable.measure.noninferiority import Change, last_non_inferior, photos_needed
 from qtable.photos.sets import ImageSet, Split
-from qtable.tasks.base import DifferentiableTask, Outcomes, Task
+from qtable.tasks.base import Outcomes, Task
 
 QUALITIES: Final = (5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 70, 75, 80, 85, 90, 95)
 """The standard tables that everything is compared with."""
@@ -40,12 +42,12 @@ def summarize(
     baseline: Sequence[Score],
     found: Sequence[Score],
     images: ImageSet,
-    task: DifferentiableTask,
+    task: Task,
     codec: Codec,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Everything that is claimed, measured on `test` with paired bootstrap intervals (95%, photos resampled)."""
-    standard, ours = Measured.of(baseline, task.score), Measured.of(found, task.score)
+    standard, ours = Measured.of(baseline), Measured.of(found)
     photos = len(images.test)
     draws = resamples(photos, RESAMPLES, rng)
     curves = standard.curve(), ours.curve()
@@ -60,21 +62,6 @@ def summarize(
             "score_ci": interval([p[side][1][index] for p in points]),
         }
 
-    savings = []
-    for i, quality in enumerate(QUALITIES):
-        log_size = np.log(standard.sizes[i].mean())
-        level = float(np.interp(log_size, curves[0].log_sizes, curves[0].scores))
-        change = size_change(*curves, level)
-        if not np.isfinite(change):
-            continue
-        resampled = [
-            size_change(a, b, float(np.interp(np.log(p[0][0][i]), a.log_sizes, a.scores)))
-            for (a, b), p in zip(drawn, points, strict=True)
-        ]
-        use = _smallest_as_good(archive, quality)
-        savings.append(
-            {"quality": quality, "score": level, "change": change, "change_ci": interval(resampled), "use": use}
-        )
     on_search = [record.score for record in front_records(archive)]
     summary = {
         "metric": task.metric,
@@ -95,9 +82,38 @@ def summarize(
             name: hypervolume(*measured.points(), worst_size=float(standard.sizes.mean(axis=1).max()))
             for name, measured in (("baseline", standard), ("front", ours))
         },
-        "savings": savings,
+        "savings": _savings(archive, curves, drawn, standard.sizes.mean(axis=1), [a[0] for a, _ in points], codec),
     }
     return dict(numbers(summary))
+
+
+def _savings(
+    archive: Archive,
+    curves: tuple[Curve, Curve],
+    drawn: Sequence[tuple[Curve, Curve]],
+    sizes: Floats,
+    drawn_sizes: Sequence[Floats],
+    codec: Codec,
+) -> list[dict[str, Any]]:
+    """At each standard quality's size the change of bytes at equal score, where the found curve has that score.
+
+    curves: the standard tables' and the found ones'; drawn: of each resample. sizes: [qualities], and of each resample.
+    """
+    savings = []
+    for i, quality in enumerate(QUALITIES):
+        level = float(np.interp(np.log(sizes[i]), curves[0].log_sizes, curves[0].scores))
+        change = size_change(*curves, level)
+        if not np.isfinite(change):
+            continue
+        resampled = [
+            size_change(a, b, float(np.interp(np.log(own[i]), a.log_sizes, a.scores)))
+            for (a, b), own in zip(drawn, drawn_sizes, strict=True)
+        ]
+        use = _smallest_as_good(archive, TableCoder(QTables.standard(quality), codec))
+        savings.append(
+            {"quality": quality, "score": level, "change": change, "change_ci": interval(resampled), "use": use}
+        )
+    return savings
 
 
 def numbers(value: Any) -> Any:
@@ -110,7 +126,7 @@ def numbers(value: Any) -> Any:
 
 
 def pick(
-    baseline: Sequence[Score], found: Sequence[Score], clean: Outcomes, task: Task, max_drop: float
+    baseline: Sequence[Score], found: Sequence[Score], clean: Outcomes, metric: str, max_drop: float
 ) -> dict[str, Any]:
     """The smallest found and the smallest standard tables proved to lose at most `max_drop` (see `noninferiority`).
 
@@ -119,10 +135,10 @@ def pick(
     """
 
     def smallest(scores: Sequence[Score], names: Sequence[str]) -> tuple[dict[str, Any] | None, int | None]:
-        before = task.right(clean)
-        rows = [task.right(score.outcomes) for score in scores]
+        before = clean.right()
+        rows = [score.outcomes.right() for score in scores]
         if before is None or any(row is None for row in rows):
-            raise ValueError(f"--max-drop needs a metric that counts right answers, not {task.metric}")
+            raise ValueError(f"--max-drop needs a metric that counts right answers, not {metric}")
         changes = [Change.between(before, row) for row in rows if row is not None][::-1]
         last = last_non_inferior(changes, max_drop)
         if last is None:
@@ -156,9 +172,9 @@ def max_drop_sentence(picked: Mapping[str, Any], photos: int) -> str:
     )
 
 
-def _smallest_as_good(archive: Archive, quality: int) -> str | None:
-    """The file of the smallest front tables that score at least as well as standard `quality`, judged on `search`."""
-    standard = archive.find("search", QTables.standard(quality))
+def _smallest_as_good(archive: Archive, coder: Coder) -> str | None:
+    """The file of the smallest front tables that score at least as well as a standard coder, judged on `search`."""
+    standard = archive.find("search", coder)
     for i, record in enumerate(front_records(archive)):
         if standard is not None and record.score.score >= standard.score.score:
             return f"tables/{i + 1:03d}.json"

@@ -22,7 +22,7 @@ class DataError(ValueError):
     """The photos named by the user cannot be used; the message says which and why."""
 
 
-def _list_folder(root: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...], list[tuple[str, str]]]:
+def list_folder(root: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...], list[tuple[str, str]]]:
     """(file, class index) of a folder of class folders, the classes' names, and (folder, reason) of unreadable folders.
 
     Numeric folder names are class indices themselves. Links are followed, but not to class folders: those are read
@@ -68,7 +68,7 @@ def _photo_files(folder: Path, known: frozenset[tuple[int, int]], unreadable: li
         yield from (Path(place, name) for name in names if Path(name).suffix.lower() in EXTENSIONS)
 
 
-def _list_csv(path: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
+def list_csv(path: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
     """(file, class index) of a CSV file with columns `path` (relative to the file) and `label` (index or name)."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

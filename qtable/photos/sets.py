@@ -1,4 +1,4 @@
-"""`ImageSet`: photos and labels in three named splits, `fit`, `search` and `test`.
+"""`ImageSet`: photos and what is known of them in three named splits, `fit`, `search` and `test`.
 
 Statistics and training see `fit`, searchers are scored on `search`, and what is reported comes from `test`.
 """
@@ -12,14 +12,14 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from qtable.jpeg.codec import RGB
 from qtable.photos.opening import open_photo, read_photo_file
-from qtable.photos.readers import MAX_LABEL, DataError, Labels, _list_csv, _list_folder
+from qtable.photos.readers import MAX_LABEL, DataError, list_csv, list_folder
 from qtable.progress import Progress
 
 Split = Literal["fit", "search", "test"]
@@ -28,12 +28,31 @@ SHARES: Final[dict[Split, float]] = {"fit": 0.3, "search": 0.3, "test": 0.4}
 """The share of the photos that falls, by content hash, into each split."""
 
 
+Annotations = npt.NDArray[np.int64] | tuple[Any, ...] | None
+"""What is known of photos, one item a photo: class indices int64 [n], anything else that a task reads, or nothing."""
+
+
+def chosen(annotations: Annotations, at: Sequence[int] | npt.NDArray[np.intp]) -> Annotations:
+    """Some of the annotations, of the same kind."""
+    if isinstance(annotations, np.ndarray):
+        return annotations[np.asarray(at, np.intp)]
+    return annotations and tuple(annotations[i] for i in at)
+
+
+def collected(annotations: Sequence[Any]) -> Annotations:
+    """Annotations one by one -> together: int64 [n] if all are whole numbers, None if there are none."""
+    if all(one is None for one in annotations):
+        return None
+    whole = all(isinstance(one, int | np.integer) for one in annotations)
+    return np.array(annotations, np.int64) if whole else tuple(annotations)
+
+
 @dataclass(frozen=True)
 class Photos:
-    """The photos of one split: uint8 [h, w, 3] each, any sizes; labels int64 [n] (class indices); names for people."""
+    """The photos of one split: uint8 [h, w, 3] each, any sizes; their annotations; names for people."""
 
     images: tuple[RGB, ...]
-    labels: Labels
+    annotations: Annotations
     names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -42,7 +61,11 @@ class Photos:
     def subset(self, indices: Sequence[int] | npt.NDArray[np.intp]) -> Photos:
         """The photos at `indices`, in that order."""
         at = np.asarray(indices, dtype=np.intp)
-        return Photos(tuple(self.images[i] for i in at), self.labels[at], tuple(self.names[i] for i in at))
+        return Photos(tuple(self.images[i] for i in at), self.annotated(at), tuple(self.names[i] for i in at))
+
+    def annotated(self, at: npt.NDArray[np.intp]) -> Annotations:
+        """The annotations of the photos at these indices, of the same kind."""
+        return chosen(self.annotations, at)
 
     def batches(self, most_photos: int = 32, most_pixels: int = 1 << 21) -> list[npt.NDArray[np.intp]]:
         """Indices in batches of photos of equal size; depends on the photos alone, never on threads."""
@@ -62,7 +85,7 @@ class ImageSet:
 
     classes: names of the class indices where known. skipped: (name, reason) of unreadable files.
     jpeg_sources: how many photos were JPEG files already (a second compression behaves differently).
-    fingerprint: hex digest of all pixels, labels and splits; equal data, equal fingerprint.
+    fingerprint: hex digest of all pixels, annotations and splits; equal data, equal fingerprint.
     """
 
     fit: Photos
@@ -121,9 +144,9 @@ class ImageSet:
             path = path / "labels.csv"
         unreadable: list[tuple[str, str]] = []
         if path.is_dir():
-            listed, classes, unreadable = _list_folder(path)
+            listed, classes, unreadable = list_folder(path)
         elif path.is_file():
-            listed, classes = _list_csv(path)
+            listed, classes = list_csv(path)
         else:
             raise DataError(f"{path}: no such folder or CSV file")
         return _read(str(source), listed, classes, resize, limit, progress, unreadable)
@@ -215,7 +238,9 @@ def _fingerprint(images: ImageSet) -> str:
     total = hashlib.sha256()
     for name in SPLITS:
         photos = images[name]
-        total.update(f"{name} {len(photos)}".encode() + photos.labels.tobytes())
+        known = photos.annotations
+        total.update(f"{name} {len(photos)}".encode())
+        total.update(known.tobytes() if isinstance(known, np.ndarray) else repr(known).encode())
         for image in photos.images:
             total.update(hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest())
     return total.hexdigest()

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from qtable.codecs.plain import TableCoder
 from qtable.jpeg.codec import Codec
 from qtable.measure.sensitivity import Sensitivity
 from qtable.photos.sets import ImageSet
@@ -112,7 +113,10 @@ def _rate(run: Run, images: ImageSet | None) -> dict[str, Any] | None:
     if images is not None:
         codec = Codec(run.codec.subsampling, "optimized" if run.codec.entropy == "progressive" else run.codec.entropy)
         photos = [images.test.images[i] for i in some_photos(images)]
-        parts = [spent([codec.encode(photo, p.tables) for photo in photos]) for p in (standard, found)]
+        coders = [
+            TableCoder(p.tables, codec) if isinstance(p.coder, TableCoder) else p.coder for p in (standard, found)
+        ]
+        parts = [spent([coder.encode(photo) for photo in photos]) for coder in coders]
         source, count, exact = "test", len(photos), True
     elif isinstance(run.statistics, Sensitivity):
         parts = spent_estimates(run.statistics, [standard.tables, found.tables])

@@ -36,7 +36,6 @@ from qtable.report.words import (
     span,
 )
 from qtable.report.worst import _worst
-from qtable.tasks.classification import METRICS
 
 
 def page(run: Run, images: ImageSet | None, without: str = "", price: float | None = None) -> str:
@@ -102,7 +101,7 @@ def _notes(run: Run) -> list[str]:
             f"On the {run.splits['search']:,} search photos, on which tables were chosen, it looked like"
             f" {fewer(run.change_on_search)}: the difference is the price of choosing."
         )
-    if math.isfinite(run.clean) and run.metric != METRICS["agreement"]:  # with themselves they agree
+    if math.isfinite(run.clean) and run.clean < 1:  # with themselves they agree
         notes.append(f"Uncompressed, the test photos reach {run.clean:.1%} {run.metric}.")
     if _record(run.header, "photos").get("source") == "embedded":
         notes.append(

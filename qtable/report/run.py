@@ -12,6 +12,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from qtable.codecs.base import Coder
+from qtable.codecs.plain import TableCoder, open_coder
 from qtable.jpeg.codec import Codec
 from qtable.jpeg.tables import QTables
 from qtable.measure.archive import Archive
@@ -21,7 +23,6 @@ from qtable.measure.summary import RESAMPLES, max_drop_sentence, three_savings
 from qtable.photos.sets import SPLITS, Split
 from qtable.report.spent import Floats
 from qtable.tasks.base import Outcomes
-from qtable.tasks.classification import COLUMNS, METRICS
 
 AGAIN: Final = "the same qtable optimize command writes both anew"
 
@@ -51,9 +52,10 @@ def _number(value: Any) -> float:
 
 @dataclass(frozen=True)
 class Point:
-    """Tables as measured on `test`. photo_bytes: int64 [n]; outcomes: float64 [n, k], the task's rows."""
+    """A coder and its tables as measured on `test`. photo_bytes: int64 [n]."""
 
     name: str
+    coder: Coder
     tables: QTables
     bytes: Estimate
     score: Estimate
@@ -114,11 +116,15 @@ class Run:
         summary = _read_summary(folder)
         archive = Archive(folder / "archive.jsonl")
         try:
-            baseline = [(f"quality:{e['quality']}", QTables.standard(e["quality"]), e) for e in summary["baseline"]]
+            codec = Codec(summary["codec"]["subsampling"], summary["codec"]["entropy"])
             front = [(f"tables/{i:03d}.json", e) for i, e in enumerate(summary["front"], start=1)]
-            loaded = [(name, QTables.load(folder / name), entry) for name, entry in front]
+            baseline = [
+                (f"quality:{e['quality']}", TableCoder(QTables.standard(e["quality"]), codec), e)
+                for e in summary["baseline"]
+            ]
+            loaded = [(name, open_coder(str(folder / name), codec), entry) for name, entry in front]
             standard, found = (
-                {name: _point(name, tables, entry, archive) for name, tables, entry in each}
+                {name: _point(name, coder, entry, archive) for name, coder, entry in each}
                 for each in (baseline, loaded)
             )
             splits = {split: int(summary[f"n_{split}"]) for split in SPLITS}
@@ -138,7 +144,7 @@ class Run:
                 folder=folder,
                 header=archive.header,
                 metric=str(summary["metric"]),
-                codec=Codec(summary["codec"]["subsampling"], summary["codec"]["entropy"]),
+                codec=codec,
                 coding={str(key): str(value) for key, value in summary["codec"].items()},
                 splits=splits,
                 evaluations=int(summary["evaluations"]),
@@ -168,12 +174,6 @@ class Run:
     def photos(self) -> int:
         """How many there are in `test`."""
         return self.splits["test"]
-
-    @property
-    def column(self) -> int | None:
-        """Of the outcomes: 1 where the answer counts as right, else 0. None for metrics that are no share of these."""
-        columns = {METRICS[name]: COLUMNS.index(name) for name in METRICS}
-        return columns.get(self.metric) if self.found[0].outcomes.shape[1] == len(COLUMNS) else None
 
     def nearest_standard(self, point: Point) -> Point:
         """The standard tables whose files are nearest in mean size."""
@@ -222,14 +222,15 @@ def _statistics(folder: Path) -> Sensitivity | str:
         return str(error)
 
 
-def _point(name: str, tables: QTables, entry: Mapping[str, Any], archive: Archive) -> Point:
+def _point(name: str, coder: Coder, entry: Mapping[str, Any], archive: Archive) -> Point:
     """ReportError if the archive has no such evaluation, or another result."""
-    record = archive.find("test", tables)
+    record = archive.find("test", coder)
     if record is None:
         raise ReportError(f"{archive.path}: no evaluation of {name} on test, which summary.json has; {AGAIN}")
     point = Point(
         name,
-        tables,
+        coder,
+        record.score.tables,
         Estimate.of(entry, "bytes"),
         Estimate.of(entry, "score"),
         record.score.photo_bytes,
@@ -253,15 +254,10 @@ def changes(run: Run, rng: np.random.Generator) -> list[Estimate]:
     Paired: 95% intervals over photos resampled alike for both. NaN where standard tables do not reach the score, and
     if the curves have no range of scores in common: a flat one has no size of its own.
     """
-    column = run.column
-    if column is None or not math.isfinite(run.change.value):
+    if not math.isfinite(run.change.value):
         return [Estimate(math.nan)] * len(run.found)
     standard, found = (
-        Measured(
-            np.stack([p.photo_bytes for p in points]),
-            tuple(p.outcomes[:, [column]] for p in points),
-            lambda rows: float(rows.mean()),
-        )
+        Measured(np.stack([p.photo_bytes for p in points]), tuple(p.outcomes for p in points))
         for points in (run.standard, run.found)
     )
 
@@ -273,4 +269,4 @@ def changes(run: Run, rng: np.random.Generator) -> list[Estimate]:
         return change
 
     drawn = np.stack([of(draw) for draw in resamples(run.photos, RESAMPLES, rng)])
-    return [Estimate(float(x), *interval(column)) for x, column in zip(of(slice(None)), drawn.T, strict=True)]
+    return [Estimate(float(x), *interval(values)) for x, values in zip(of(slice(None)), drawn.T, strict=True)]

@@ -14,14 +14,7 @@ from qtable.jpeg.tables import QTables
 from qtable.photos.sets import ImageSet
 from qtable.report.run import Point, Run
 from qtable.report.words import LISTED, _spoken
-from qtable.tasks.classification import COLUMNS
 
-RIGHT: Final = {
-    "top-1": "",
-    "top-5": " (right: among the model's five first answers)",
-    "agreement": " (right: the answer that the model gives on the uncompressed photo)",
-}
-"""What a right answer is, by the metric, where it must be said."""
 CROPS: Final = 6
 CROP_SIDE: Final = 160
 CROP_BYTES: Final = 300_000
@@ -30,62 +23,69 @@ CROP_BYTES: Final = 300_000
 
 def _worst(run: Run, images: ImageSet | None) -> dict[str, Any] | None:
     """Whose answers the chosen tables change against standard ones of nearly the same size; None without answers."""
-    column = run.column
-    if column is None:
-        return None
     found = run.chosen
     standard = run.nearest_standard(found)
-    before, after = (p.outcomes[:, column] > 0 for p in (standard, found))
+    rows = [p.outcomes.right() for p in (standard, found)]
+    if rows[0] is None or rows[1] is None:
+        return None
+    before, after = rows[0] > 0, rows[1] > 0
     worst: dict[str, Any] = {
         "names": (_spoken(standard), found.name),
         "bytes": [f"{p.bytes.value:,.0f}" for p in (standard, found)],
         "lost": int((before & ~after).sum()),
         "gained": int((after & ~before).sum()),
         "photos": f"{run.photos:,}",
-        "meaning": RIGHT[COLUMNS[column]],
+        "meaning": found.outcomes.meaning,
         "classes": None,
         "crops": [],
     }
     if images is not None:
         worst["classes"] = _worst_classes(images, before, after)
-        loss = found.outcomes[:, COLUMNS.index("cross-entropy")] - standard.outcomes[:, COLUMNS.index("cross-entropy")]
+        losses = [p.outcomes.losses() for p in (standard, found)]
         lost = np.flatnonzero(before & ~after)
-        worst["crops"] = list(
-            _crops(run, images, standard, found, lost[np.argsort(-loss[lost], kind="stable")].tolist())
-        )
+        if losses[0] is not None and losses[1] is not None:
+            lost = lost[np.argsort(-(losses[1] - losses[0])[lost], kind="stable")]
+        worst["crops"] = list(_crops(run, images, standard, found, lost.tolist()))
     return worst
 
 
-def _class_name(images: ImageSet, label: int) -> str:
-    return images.classes[label] if label < len(images.classes) else f"class {label}"
+def _class_name(images: ImageSet, index: int) -> str:
+    return images.classes[index] if index < len(images.classes) else f"class {index}"
 
 
-def _worst_classes(images: ImageSet, before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Classes with fewer right answers than before, the greatest loss first. before, after: bool [n]."""
-    labels = images.test.labels
+def _worst_classes(
+    images: ImageSet, before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]
+) -> dict[str, Any] | None:
+    """Classes with fewer right answers than before, the greatest loss first; None where annotations are no classes.
+
+    before, after: bool [n].
+    """
+    classes = images.test.annotations
+    if not isinstance(classes, np.ndarray):
+        return None
     rows: list[dict[str, Any]] = []
-    for label in np.unique(labels):
-        mine = labels == label
+    for index in np.unique(classes):
+        mine = classes == index
         photos, was, now = (int(x) for x in (mine.sum(), before[mine].sum(), after[mine].sum()))
         if now < was:
-            rows.append({"name": _class_name(images, int(label)), "photos": photos, "before": was, "after": now})
+            rows.append({"name": _class_name(images, int(index)), "photos": photos, "before": was, "after": now})
     rows.sort(key=lambda row: row["after"] - row["before"])
-    return {"rows": rows[:LISTED], "more": max(0, len(rows) - LISTED), "all": len(np.unique(labels))}
+    return {"rows": rows[:LISTED], "more": max(0, len(rows) - LISTED), "all": len(np.unique(classes))}
 
 
 def _crops(run: Run, images: ImageSet, standard: Point, found: Point, worst: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Middles of photos as both tables leave them, as many as `CROPS` and `CROP_BYTES` allow."""
-    room = CROP_BYTES
+    room, classes = CROP_BYTES, images.test.annotations
     for i in worst[:CROPS]:
         photo = images.test.images[i]
-        decoded = (run.codec.decode(run.codec.encode(photo, p.tables)) for p in (standard, found))
+        decoded = (p.coder.decode(p.coder.encode(photo)) for p in (standard, found))
         pictures = [_data_uri(_middle(image)) for image in decoded]
         room -= sum(map(len, pictures))
         if room < 0:
             return
         yield {
             "name": images.test.names[i],
-            "class": _class_name(images, int(images.test.labels[i])),
+            "class": _class_name(images, int(classes[i])) if isinstance(classes, np.ndarray) else "",
             "pictures": pictures,
             "bytes": [f"{p.photo_bytes[i]:,}" for p in (standard, found)],
         }

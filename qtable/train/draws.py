@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from qtable.photos.sets import Photos
+from qtable.photos.sets import Annotations, Photos, collected
+from qtable.tasks.base import DifferentiableTask
 from qtable.train.recipe import Recipe, TrainingError
 
 
@@ -59,13 +60,13 @@ class Draws(Sampler[list[Draw]]):
         ]
 
 
-class Crops(Dataset[tuple[Tensor, int]]):
-    """uint8 [3, side, side] and label of each `Draw`: cropped and mirrored before compression, as a camera would."""
+class Crops(Dataset[tuple[Tensor, Any]]):
+    """uint8 [3, side, side] and annotation of each `Draw`: cropped and mirrored before compression, as by a camera."""
 
-    def __init__(self, photos: Photos, side: int) -> None:
-        self.photos, self.side = photos, side
+    def __init__(self, photos: Photos, side: int, task: DifferentiableTask) -> None:
+        self.photos, self.side, self.task = photos, side, task
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, int]:
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Any]:
         image = self.photos.images[draw.photo]
         top, left = (
             min(int(share * (size - self.side + 1)), size - self.side)
@@ -73,7 +74,15 @@ class Crops(Dataset[tuple[Tensor, int]]):
         )
         crop = image[top : top + self.side, left : left + self.side]
         crop = crop[:, ::-1] if draw.mirrored else crop
-        return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))), int(self.photos.labels[draw.photo])
+        known = self.photos.annotations
+        if known is not None:
+            known = self.task.crop(known[draw.photo], top, left, self.side, draw.mirrored)
+        return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))), known
+
+
+def together(examples: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Annotations]:
+    """A batch: uint8 [n, 3, side, side], and the annotations."""
+    return torch.stack([rgb for rgb, _ in examples]), collected([known for _, known in examples])
 
 
 def crop_side(photos: Photos, recipe: Recipe) -> int:

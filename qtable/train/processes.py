@@ -10,20 +10,22 @@ from torch import distributed
 T = TypeVar("T")
 
 
-def _rank() -> int:
+def rank() -> int:
+    """Of this process, 0 where there is one."""
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
-def _world() -> int:
+def world() -> int:
+    """How many processes there are."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def _by_first(work: Callable[[], T]) -> T:
+def by_first(work: Callable[[], T]) -> T:
     """What `work` gives in the first process, in all of them; its error, in all of them as well."""
-    if _world() == 1:
+    if world() == 1:
         return work()
     box: list[Any] = [None]
-    if _rank() == 0:
+    if rank() == 0:
         try:
             box = [work()]
         except Exception as error:

@@ -10,7 +10,7 @@ from qtable.jpeg.proxies import PROXIES
 from qtable.jpeg.rounding import named
 
 Learn = Literal["both", "tables", "network"]
-Loss = Literal["distillation", "labels"]
+Loss = Literal["distillation", "annotations"]
 WARM_UP: Final = 0.05
 """The part of a run in which the learning rates rise."""
 
@@ -24,7 +24,8 @@ class Recipe:
     """How to train. ValueError, naming the field, for what cannot be.
 
     learn: "both", "tables" (the network stays) or "network" (the tables stay). loss: "distillation" (divergence of
-    the answer from that of the untrained network on the uncompressed photo; no labels) or "labels" (cross-entropy).
+    the answer from that of the untrained network on the uncompressed photo; needs no more) or "annotations" (their
+    likelihood).
     steps, batch: optimizer steps, and photos of each. table_rate: learning rate of log(steps); network_rate: of the
     weights (AdamW, cosine schedules). settle: the last part of the run, in which tables stay. average: decay of the
     moving average of weights and tables that is validated and exported. clip: largest gradient norm of each.

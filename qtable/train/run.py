@@ -17,74 +17,38 @@ import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from qtable.files import write_atomically
 from qtable.jpeg.calibration import Calibrated
 from qtable.jpeg.codec import Codec
 from qtable.jpeg.tables import QTables
-from qtable.measure.evaluate import Evaluator, Score
-from qtable.photos.sets import ImageSet, Photos
+from qtable.photos.sets import Annotations, ImageSet
 from qtable.progress import Watch
-from qtable.tasks.classification import COLUMNS, Classifier
-from qtable.train.draws import Crops, Draw, Draws, crop_side
-from qtable.train.joint import _WITHOUT_UNIT, Joint, _proxy, calibrate
-from qtable.train.processes import _by_first, _rank, _world
+from qtable.tasks.base import DifferentiableTask
+from qtable.train import checkpoint
+from qtable.train.draws import Crops, Draw, Draws, crop_side, together
+from qtable.train.joint import Joint, calibrate
+from qtable.train.processes import by_first, rank, world
 from qtable.train.recipe import Recipe, TrainingError
+from qtable.train.validation import Trained, Validation, validate, validation_of
 
 CALIBRATION_PHOTOS: Final = 32
 MOST_BAD_STEPS: Final = 20
 """After so many steps in a row without a finite gradient a run is given up."""
 
 
-@dataclass(frozen=True)
-class Validation:
-    """What real files of the `search` photos gave after `step` steps, per operating point.
-
-    tables: their values, [k, t, 8, 8]. bytes: mean file sizes. score: top-1 accuracy. objective: mean over the points
-    of cross-entropy + multiplier * bits per pixel. loss, estimated_bytes: of the batches since the validation before,
-    as training estimated them.
-    """
-
-    step: int
-    tables: list[list[list[list[int]]]]
-    bytes: list[float]
-    score: list[float]
-    objective: float
-    loss: float = math.nan
-    estimated_bytes: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A network with a set of tables for each operating point, as validated best; every validation, first to last."""
-
-    network: nn.Module
-    tables: list[QTables]
-    history: list[Validation]
-    interrupted: bool = False
-
-    @property
-    def best(self) -> Validation:
-        """The validation with the smallest objective."""
-        return min(self.history, key=lambda v: v.objective)
-
-
 def train(
-    network: nn.Module,
+    task: DifferentiableTask,
     starts: Sequence[QTables],
     multipliers: Sequence[float],
     images: ImageSet,
@@ -92,13 +56,12 @@ def train(
     recipe: Recipe,
     out: Path,
     identity: Mapping[str, Any],
-    device: str | torch.device = "cpu",
     watch: Watch = lambda *_: None,
 ) -> Trained:
     """Train on `fit`, validate on `search`, keep a checkpoint in `out`; the same call continues from it.
 
-    network: RGB float [n, 3, h, w], 0..255, to logits; it is not changed, a copy is trained. starts, multipliers: one
-    for each operating point. Where `torch.distributed` is initialized, each process takes its share of each batch.
+    task: its network is not changed, a copy is trained. starts, multipliers: one for each operating point. Where
+    `torch.distributed` is initialized, each process takes its share of each batch.
 
     A run that is killed and continued ends as an undisturbed one, to the last bit where torch's sums are the same from
     run to run: with one thread (OMP_NUM_THREADS=1).
@@ -110,9 +73,9 @@ def train(
         raise TrainingError(f"{len(starts)} starting tables and {len(multipliers)} multipliers; one of each per point")
     if not all(math.isfinite(m) and m >= 0 for m in multipliers):
         raise TrainingError(f"multipliers {list(multipliers)}; allowed: finite and not negative")
-    if recipe.batch // _world() < len(starts):
-        raise TrainingError(f"batch {recipe.batch} for {len(starts)} operating points in {_world()} processes")
-    run = _Run(network, starts, multipliers, images, codec, recipe, out, identity, device)
+    if recipe.batch // world() < len(starts):
+        raise TrainingError(f"batch {recipe.batch} for {len(starts)} operating points in {world()} processes")
+    run = _Run(task, starts, multipliers, images, codec, recipe, out, identity)
     interrupted = False
     try:
         run.go(watch)
@@ -129,7 +92,7 @@ class _Run:
 
     def __init__(
         self,
-        network: nn.Module,
+        task: DifferentiableTask,
         starts: Sequence[QTables],
         multipliers: Sequence[float],
         images: ImageSet,
@@ -137,22 +100,21 @@ class _Run:
         recipe: Recipe,
         out: Path,
         identity: Mapping[str, Any],
-        device: str | torch.device,
     ) -> None:
-        self.recipe, self.codec, self.out = recipe, codec, out
-        self.device = torch.device(device)
+        self.task, self.recipe, self.codec, self.out = task, recipe, codec, out
+        self.device = task.device
         self.multipliers = torch.tensor(multipliers, dtype=torch.float32, device=self.device)
-        self.teacher = copy.deepcopy(network).eval().requires_grad_(False).to(self.device)
         self.fit, self.search = images.fit, images.search
         self.side = crop_side(self.fit, recipe)
         few = np.linspace(0, len(self.fit) - 1, min(len(self.fit), CALIBRATION_PHOTOS)).astype(int)
-        self.few = [Crops(self.fit, self.side)[Draw(int(i), 0.5, 0.5, False)][0].permute(1, 2, 0).numpy() for i in few]
-        self.joint = Joint(copy.deepcopy(network), starts, codec, recipe).to(self.device)
+        self.crops = Crops(self.fit, self.side, task)
+        self.few = [self.crops[Draw(int(i), 0.5, 0.5, False)][0].permute(1, 2, 0).numpy() for i in few]
+        self.joint = Joint(task, starts, codec, recipe).to(self.device)
         convert_conv2d_weight_memory_format(self.joint.network, torch.channels_last)  # faster on a CPU
         decay = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.joint, multi_avg_fn=decay, use_buffers=True)
         self.average.update_parameters(self.joint)
-        tables = [layer.log_steps for layer in self.joint._layers()]
+        tables = [layer.log_steps for layer in self.joint.each_layer()]
         self.groups = [tables, list(self.joint.network.parameters())]
         self.optimizer = torch.optim.AdamW(
             [{"params": group, "weight_decay": decay} for group, decay in zip(self.groups, (0.0, 1e-4), strict=True)],
@@ -163,10 +125,9 @@ class _Run:
         self.best_state: dict[str, Tensor] = {}
         self.sums = torch.zeros(1 + len(starts))
         self.identity = json.loads(json.dumps({"recipe": asdict(recipe), "multipliers": list(multipliers), **identity}))
-        self.path = out / "checkpoint.safetensors"
         out.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            self._load()
+        if checkpoint.path_of(out).exists():
+            checkpoint.load(self)
         else:
             self.joint.rate = calibrate(self.joint, self.few, recipe)
 
@@ -176,20 +137,20 @@ class _Run:
         recipe = self.recipe
         if not self.history:
             self._validate()
-        draws = Draws(len(self.fit), recipe, self.step, _rank(), _world(), len(self.multipliers))
-        batches = DataLoader(Crops(self.fit, self.side), batch_sampler=draws)
-        model: nn.Module = self.joint if _world() == 1 else DistributedDataParallel(self.joint)
+        draws = Draws(len(self.fit), recipe, self.step, rank(), world(), len(self.multipliers))
+        batches = DataLoader(self.crops, batch_sampler=draws, collate_fn=together)
+        model: nn.Module = self.joint if world() == 1 else DistributedDataParallel(self.joint)
         self.joint.train()
         if self._is_over():
             return
-        for rgb, labels in batches:
+        for rgb, known in batches:
             if self.step == recipe.tables_learn_for and recipe.learn == "both":
                 tables = self._averaged().tables()
                 self.joint.settle(tables)
                 self._averaged().settle(tables)
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 torch.manual_seed(recipe.seed * 1_000_003 + self.step)  # dropout and noisy roundings follow the step
-                self._descend(model, rgb.to(self.device), labels.to(self.device))
+                self._descend(model, rgb.to(self.device), known)
             self.step += 1
             if self.step % recipe.every == 0 or self.step == recipe.steps:
                 self._validate()
@@ -198,11 +159,11 @@ class _Run:
                     return
             watch("training", self.step, recipe.steps, self._note())
 
-    def _descend(self, model: nn.Module, rgb: Tensor, labels: Tensor) -> None:
-        target = labels
+    def _descend(self, model: nn.Module, rgb: Tensor, known: Annotations) -> None:
+        target: Any = known
         if self.recipe.loss == "distillation":
             with torch.no_grad():
-                target = F.log_softmax(self.teacher(rgb.float()), 1)
+                target = self.task.answers(rgb.float())
         losses, sizes = model(rgb, target)
         loss = (losses + self.multipliers * sizes * (8 / self.side**2)).mean()
         self.optimizer.zero_grad()
@@ -247,121 +208,24 @@ class _Run:
 
         def work() -> tuple[Validation, Calibrated]:
             averaged = self._averaged()
-            scores = validate(averaged.network, averaged.tables(), self.search, self.codec, self.device)
+            scores = validate(self.task, averaged.network, averaged.tables(), self.search, self.codec)
             since = self.step - (self.history[-1].step if self.history else 0)
             means = (self.sums / max(since, 1)).tolist()
             estimated = {"loss": means[0], "estimated_bytes": means[1:]} if since else {}
-            return _validation(self.step, scores, self.multipliers.tolist(), self.search, estimated), calibrate(
+            return validation_of(self.step, scores, self.multipliers.tolist(), self.search, estimated), calibrate(
                 averaged, self.few, self.recipe
             )
 
-        validation, self.joint.rate = _by_first(work)
+        validation, self.joint.rate = by_first(work)
         self.sums.zero_()
         self.history.append(validation)
         if validation.objective <= min(v.objective for v in self.history):
             self.best_state = {k: v.detach().cpu().clone() for k, v in self._averaged().state_dict().items()}
-        if _rank() == 0:
-            self._save()
+        if rank() == 0:
+            checkpoint.save(self)
 
     def best(self) -> tuple[nn.Module, list[QTables]]:
         """The network and the tables that were validated best."""
         joint = copy.deepcopy(self._averaged())
         joint.load_state_dict(self.best_state)
         return joint.network.eval().cpu(), joint.tables()
-
-    def _save(self) -> None:
-        tensors = {
-            **_prefixed("joint.", self.joint.state_dict()),
-            **_prefixed("average.", self.average.state_dict()),
-            **_prefixed("best.", self.best_state),
-        }
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= _prefixed(f"optimizer.{i}.", state)
-        facts = {
-            "identity": self.identity,
-            "step": self.step,
-            "bad": self.bad,
-            "rate": [self.joint.rate.offset, self.joint.rate.slope],
-            "history": [asdict(v) for v in self.history],
-        }
-        data = safetensors.torch.save(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            {"qtable": json.dumps(facts)},
-        )
-        write_atomically(self.path, data)
-
-    def _load(self) -> None:
-        try:
-            with safetensors.safe_open(self.path, "pt") as file:
-                facts = json.loads((file.metadata() or {})["qtable"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            for key in sorted({*facts["identity"], *self.identity}):
-                was, now = facts["identity"].get(key), self.identity.get(key)
-                if was != now:
-                    changed = (
-                        {k: (was.get(k), now.get(k)) for k in now if was.get(k) != now.get(k)}
-                        if (isinstance(was, dict) and isinstance(now, dict))
-                        else (was, now)
-                    )
-                    raise TrainingError(
-                        f"{self.out} holds another training: its {key} differs: {changed}; choose another --out"
-                    )
-            self.joint.load_state_dict(_without("joint.", tensors))
-            self.average.load_state_dict(_without("average.", tensors))
-            self.best_state = _without("best.", tensors)
-            states: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in _without("optimizer.", tensors).items():
-                index, key = name.split(".", 1)
-                states.setdefault(int(index), {})[key] = tensor
-            self.optimizer.load_state_dict(
-                {"state": states, "param_groups": self.optimizer.state_dict()["param_groups"]}
-            )
-            self.step, self.bad = int(facts["step"]), int(facts["bad"])
-            self.history = [Validation(**v) for v in facts["history"]]
-            offset, slope = facts["rate"]
-            proxy, log = _proxy(self.recipe, self.codec), self.recipe.rate in _WITHOUT_UNIT
-            self.joint.rate = Calibrated(proxy, offset, slope, log)
-        except TrainingError:
-            raise
-        except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise TrainingError(
-                f"{self.path}: not a checkpoint of this training ({first}); choose another --out"
-            ) from None
-
-
-def validate(
-    network: nn.Module, tables: Sequence[QTables], photos: Photos, codec: Codec, device: str | torch.device = "cpu"
-) -> list[Score]:
-    """What `qtable evaluate` measures: the network on real files of the photos, top-1, one score for each tables."""
-    with Evaluator(photos, Classifier(copy.deepcopy(network), device=device), codec) as evaluator:
-        return evaluator.many(tables)
-
-
-def _validation(
-    step: int, scores: Sequence[Score], multipliers: Sequence[float], photos: Photos, estimated: Mapping[str, Any]
-) -> Validation:
-    pixels = np.array([image.shape[0] * image.shape[1] for image in photos.images])
-    objectives = [
-        float(s.outcomes[:, COLUMNS.index("cross-entropy")].mean()) + m * float((8 * s.photo_bytes / pixels).mean())
-        for s, m in zip(scores, multipliers, strict=True)
-    ]
-    sizes, right = [s.bytes for s in scores], [s.score for s in scores]
-    tables = [s.tables.values.tolist() for s in scores]
-    return Validation(step, tables, sizes, right, float(np.mean(objectives)), **estimated)
-
-
-def answered(network: nn.Module, photos: Photos) -> Photos:
-    """The photos with the network's answers on them, uncompressed, as their labels: what agreement is about."""
-    task, answers = Classifier(copy.deepcopy(network)), np.empty(len(photos), np.int64)
-    for at in photos.batches():
-        answers[at] = task.targets([photos.images[i] for i in at], np.zeros(len(at), np.int64))[:, 1]
-    return replace(photos, labels=answers)
-
-
-def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {prefix + name: tensor for name, tensor in tensors.items()}
-
-
-def _without(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -17,7 +17,7 @@ from qtable.jpeg.codec import Codec
 from qtable.jpeg.tables import QTables
 from qtable.photos import sets as data
 from qtable.photos.opening import MAX_FILE_BYTES, open_photo
-from qtable.photos.readers import DataError, _list_folder
+from qtable.photos.readers import DataError, list_folder
 from qtable.photos.sets import SPLITS, ImageSet, Photos, split_of
 
 
@@ -311,14 +311,14 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
 def test_a_photo_that_vanishes_between_listing_and_reading_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, listing = write_folder(tmp_path / "d"), _list_folder
+    root, listing = write_folder(tmp_path / "d"), list_folder
 
     def list_and_lose(folder: Path) -> object:
         listed = listing(folder)
         (root / "ants" / "3.png").unlink()
         return listed
 
-    monkeypatch.setattr(data, "_list_folder", list_and_lose)
+    monkeypatch.setattr(data, "list_folder", list_and_lose)
     images = ImageSet.open(root)
     assert list(reasons(images)) == ["3.png"]
     assert "No such file" in reasons(images)["3.png"]
