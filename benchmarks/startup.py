@@ -6,6 +6,7 @@ Each in a process of its own, as the script `qtable` starts it, on small files a
 
 from __future__ import annotations
 
+import resource
 import statistics
 import subprocess
 import sys
@@ -36,42 +37,37 @@ def commands(folder: Path) -> dict[str, list[str]]:
     }
 
 
-def started(code: str, arguments: Sequence[str] = ()) -> float:
-    """Seconds that Python takes for code with these arguments. CalledProcessError if it fails."""
-    start = time.perf_counter()
+def started(code: str, arguments: Sequence[str] = ()) -> tuple[float, float]:
+    """Seconds (on the clock, of a core) of Python for code with these arguments. CalledProcessError if it fails."""
+    clock, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
-    return time.perf_counter() - start
+    seconds, after = time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> None:
-    numpy: list[float] = []
     with tempfile.TemporaryDirectory() as name:
         asked = commands(Path(name))
-        seconds: dict[str, list[float]] = {command: [] for command in asked}
-        for turn in range(-1, REPEATS):  # the first warms the disk
-            alone = started("import numpy")
-            own = {command: started(QTABLE, arguments) for command, arguments in asked.items()}
-            if turn >= 0:
-                numpy.append(alone)
-                for command in asked:
-                    seconds[command].append(own[command])
-    ratios = {
-        command: statistics.median(own / alone for own, alone in zip(times, numpy, strict=True))
-        for command, times in seconds.items()
+        turns = [
+            (started("import numpy"), {command: started(QTABLE, arguments) for command, arguments in asked.items()})
+            for _ in range(REPEATS + 1)
+        ][1:]  # the first warms the disk
+    figures = {
+        command: {
+            "s": statistics.median(own[command][0] for _, own in turns),
+            "core_s": statistics.median(own[command][1] for _, own in turns),
+            "ratio": statistics.median(own[command][0] / numpy[0] for numpy, own in turns),
+        }
+        for command in asked
     }
-    result = workload.save(
-        "startup",
-        {
-            "repeats": REPEATS,
-            "numpy_s": statistics.median(numpy),
-            "commands": {
-                command: {"s": statistics.median(times), "ratio": ratios[command]} for command, times in seconds.items()
-            },
-        },
-    )
-    print(f"import numpy: {result['numpy_s']:.3f} s")
-    for command, figures in result["commands"].items():
-        print(f"qtable {command:<9} {figures['s']:.3f} s (at most 0.5), {figures['ratio']:.2f} x numpy (at most 4)")
+    numpy = {"s": statistics.median(n[0] for n, _ in turns), "core_s": statistics.median(n[1] for n, _ in turns)}
+    workload.save("startup", {"repeats": REPEATS, "numpy": numpy, "commands": figures})
+    print(f"import numpy:     {numpy['s']:.2f} s, {numpy['core_s']:.2f} s of a core")
+    for command, own in figures.items():
+        print(
+            f"qtable {command:<9}  {own['s']:.2f} s (at most 0.5 on an idle machine), {own['core_s']:.2f} s of a core,"
+            f" {own['ratio']:.2f} x numpy (at most 4)"
+        )
 
 
 if __name__ == "__main__":
