@@ -17,7 +17,7 @@ from qtable.jpeg.codec import RGB, Codec
 from qtable.jpeg.tables import QTables
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"torch", "scipy", "matplotlib", "optuna", "deap", "PIL", "skimage", "jpeglib", "search"}
+HEAVY = {"torch", "scipy", "matplotlib", "optuna", "deap", "PIL", "skimage", "jpeglib", "numba", "search"}
 
 
 def loaded(code: str, *arguments: str | Path) -> set[str]:
