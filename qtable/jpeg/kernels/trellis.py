@@ -132,7 +132,7 @@ def choose_dc(
         for c in range(_TRIED):
             level = carried
             if c <= 2 * _AROUND:
-                level = min(max(middle + c - _AROUND, LEAST_DC), GREATEST_DC)
+                level = min(max(middle + c - _AROUND, np.int64(LEAST_DC)), np.int64(GREATEST_DC))
             least, source = np.inf, np.int64(0)
             for j in range(_TRIED):
                 total = cost[j] + rates[bit_length(abs(level - np.int64(tried[done, j])))]
