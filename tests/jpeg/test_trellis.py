@@ -209,6 +209,19 @@ def test_blocks_without_weight_are_empty_and_their_dc_is_flat() -> None:
     assert not any(plane.any() for plane in nothing)
 
 
+def test_blocks_without_weight_are_empty_even_where_an_end_is_dear() -> None:
+    """A level at the last place needs no EOB, and would cost less here."""
+    f = np.zeros((1, 1, 8, 8), np.float32)
+    f[..., 7, 7] = 50
+    planes, tables = (f, f, f), QTables.flat(10)
+    lengths = np.ones((4, 256))
+    lengths[1::2, 0] = 30
+    for weight, expected in ((0.0, 0), (1e-9, 3)):
+        y, cb, cr = (np.full_like(f, weight) for _ in range(3))
+        levels = optimal_levels(planes, (y, cb, cr), tables, 1.0, "4:4:4", lengths)
+        assert sum(int(np.count_nonzero(plane)) for plane in levels) == expected
+
+
 def test_objective_is_what_it_says() -> None:
     rng = np.random.default_rng(7)
     planes = random_planes(rng, 9, 9, "4:4:4", 60)
