@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from qtable.cli import main
+from qtable.cli.train import _show as show
 from qtable.jpeg.codec import RGB, Codec
 from qtable.jpeg.proxies import PROXIES
 from qtable.jpeg.tables import QTables
@@ -471,6 +472,13 @@ def test_a_network_that_only_got_worse_is_said_with_what_may_help(folder: Path, 
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["best_step"] == 0
     assert "--network-rate 10): pretrained networks often want" in " ".join(done.stdout.split())
+
+
+def test_bounds_that_are_not_known_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {"metric": "top-5 accuracy", "n_test": 20, "points": [], "bd_rate": None, "bd_rate_ci": [None, None]}
+    show({**found, "best_step": 4, "interrupted": False}, tmp_path, SHORT)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "unknown bytes at equal score [unknown, unknown] against standard tables" in said
 
 
 def test_two_processes_train_as_one_does(folder: Path, tmp_path: Path) -> None:
