@@ -161,7 +161,8 @@ def _show_samplings(summary: dict[str, Any], out: Path) -> None:
         printer.print(line)
     for name, rate in (*summary["samplings"].items(), ("best of both", summary)):
         low, high = map(percent, rate["bd_rate_ci"])
-        printer.print(f"{name}: {percent(rate['bd_rate'])} bytes at equal score [{low}, {high}] against standard 4:2:0")
+        change = f"{percent(rate['bd_rate'])} bytes at equal score [{low}, {high}]"
+        printer.print(f"{name}: {change} against standard 4:2:0", markup=False)
     printer.print(f"picture  {out / 'front.png'}\nruns     {out / '420'}, {out / '444'}")
 
 
