@@ -119,7 +119,7 @@ def arranged(names: Floors, edges: set[Edge]) -> Floors:
         middle = {room: (i + 0.5) / len(floor) for floor in order for i, room in enumerate(floor)}
         sides = {side: {floor[side] for floor in order} for side in (0, -1)}
         total = 0.0
-        for upper, lower in edges:
+        for upper, lower in sorted(edges):  # sums depend on their order
             long = level[lower] - level[upper] > 1
             total += abs(middle[upper] - middle[lower])
             total += 3 * (long and not any({upper, lower} <= side for side in sides.values()))
@@ -167,9 +167,11 @@ STYLE: Final = """
     .paper { fill: #f6f4ef } .box { fill: #ffffff; stroke: #b9b2a3; stroke-width: 1 }
     .title { font-weight: 700; fill: #14507a } .uses { fill: #6a6455 }
     .arrow { fill: none; stroke: #a5531a; stroke-width: 1.8 } .head { fill: #a5531a }
+    .bridge { fill: none; stroke: #f6f4ef; stroke-width: 6 }
     @media (prefers-color-scheme: dark) {
       text { fill: #e4e7eb } .paper { fill: #171b21 } .box { fill: #232a33; stroke: #4a5563 }
       .title { fill: #8cc7f2 } .uses { fill: #a3adb9 } .arrow { stroke: #e39a5f } .head { fill: #e39a5f }
+      .bridge { stroke: #171b21 }
     }"""
 HEAD: Final = (
     '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="5" markerHeight="5" orient="auto">'
@@ -194,8 +196,11 @@ def picture() -> str:
             f"  <style>{STYLE}\n  </style>",
             f"  <defs>{HEAD}</defs>",
             f'  <rect class="paper" {size} rx="12"/>',
+            *(
+                f'  <path class="bridge" d="{path}"/>\n  <path class="arrow" marker-end="url(#head)" d="{path}"/>'
+                for path in _paths(order, boxes, arrows)
+            ),
             *(_drawn(box) for box in boxes.values()),
-            *(f'  <path class="arrow" marker-end="url(#head)" d="{path}"/>' for path in _paths(order, boxes, arrows)),
             "</svg>\n",
         ]
     )

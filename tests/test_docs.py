@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 import qtable
-from qtable.cli import app
+from qtable.cli import COMMANDS, load
 from qtable.encoders.formats import FORMATS
 from qtable.jpeg.proxies import PROXIES
 from qtable.jpeg.rounding import ROUNDINGS
@@ -84,15 +83,12 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
 def test_commands_and_their_options_exist(page: Path) -> None:
-    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for command in commands(page):
         name, *arguments = shlex.split(command, comments=True)
         if not re.fullmatch("[a-z]+", name):
             continue  # qtable [OPTIONS]
-        assert name in known, command
-        options = {
-            option for parameter in known[name].params for option in (*parameter.opts, *parameter.secondary_opts)
-        }
+        assert name in COMMANDS, command
+        options = {option for parameter in load(name).params for option in (*parameter.opts, *parameter.secondary_opts)}
         asked = {word.partition("=")[0] for word in arguments if re.match("--?[a-z]", word)}
         assert asked <= {*options, "--help"}, command
 

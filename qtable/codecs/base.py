@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, Self
 from qtable.jpeg.codec import RGB, decode
 from qtable.jpeg.tables import QTables
 
-KINDS: Final = {"tables": "qtable.codecs.plain"}
+KINDS: Final = {"tables": "qtable.codecs.plain", "task-aware": "qtable.codecs.task_aware"}
 """Where qtable's own kinds of coders are defined; imported when a file names one."""
 
 

@@ -16,7 +16,7 @@ class Planes(NamedTuple):
     """DCT coefficients of Y, Cb, Cr, each float [n, block rows, block columns, 8, 8], natural order.
 
     Row = vertical frequency. Block counts are libjpeg's width_in_blocks and height_in_blocks, as
-    `codec.read_coefficients` gives them: blocks that only fill up an MCU are not included. May be strided views.
+    `coefficients.read_coefficients` gives them: blocks that only fill up an MCU are not included. May be strided views.
     """
 
     y: Tensor

@@ -12,7 +12,6 @@ import io
 import math
 import os
 import zipfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,14 +25,15 @@ import torch
 from torch import Tensor
 
 from qtable.files import write_atomically
-from qtable.jpeg.codec import RGB, Codec
+from qtable.jpeg.codec import Codec
 from qtable.jpeg.dct import coefficients
 from qtable.jpeg.frame import Planes
 from qtable.jpeg.linear import coefficient_gradient
 from qtable.jpeg.tables import QTables
 from qtable.photos.sets import Photos
 from qtable.progress import Progress
-from qtable.tasks.base import DifferentiableTask, Indices, ModelError, check_finite
+from qtable.tasks.base import DifferentiableTask, Indices, check_finite
+from qtable.tasks.gradients import generators, gradient_of, stacked
 
 Histograms = npt.NDArray[np.float64]
 RESOLUTION: Final = 8
@@ -170,16 +170,6 @@ def measure(
     return _gathered(photos, work, progress)
 
 
-def stacked(images: Sequence[RGB]) -> Tensor:
-    """float32 [n, 3, h, w], 0..255, of photos of one size."""
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
-
-
-def generators(images: Sequence[RGB], seed: int) -> list[np.random.Generator]:
-    """One for each photo, which depends on its pixels and the seed alone."""
-    return [np.random.default_rng([seed, zlib.crc32(image.tobytes())]) for image in images]
-
-
 def _gathered(
     photos: Photos, work: Callable[[Indices], list[tuple[Planes, Planes]]], progress: Progress | None
 ) -> Sensitivity:
@@ -198,18 +188,6 @@ def _gathered(
             if progress is not None:
                 progress(done, len(photos))
     return replace(total, photos=len(photos))
-
-
-def gradient_of(objective: Tensor, seen: Tensor, retain: bool) -> Tensor:
-    """ModelError if the model passes no gradients to the pixels, or none that are numbers."""
-    advice = "; methods that need none: --method genetic, mcmc, sorted-random and others"
-    try:
-        (gradient,) = torch.autograd.grad(objective, seen, retain_graph=retain)
-    except RuntimeError as error:
-        raise ModelError(f"the model gives no gradients to the pixels ({str(error).splitlines()[0]}){advice}") from None
-    if not torch.isfinite(gradient).all():
-        raise ModelError(f"the model's gradient to the pixels is NaN or infinite{advice}")
-    return gradient
 
 
 def _bounded_map(

@@ -148,9 +148,9 @@ class DifferentiableTask(Task, Protocol):
         ...
 
     def sampled(self, answers: Answers, rngs: Sequence[np.random.Generator]) -> Tensor:
-        """Nats per photo, float [n]: log-likelihood of an answer drawn from the network itself, a generator a photo.
+        """A random number per photo, float [n], whose squared gradient is on average the Fisher information's diagonal.
 
-        The mean of its squared gradient over draws is the diagonal of the true Fisher information.
+        The log-likelihood of an answer drawn from the network itself is one such number; a generator a photo.
         """
         ...
 

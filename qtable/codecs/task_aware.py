@@ -1,0 +1,252 @@
+"""`TaskAware`: plain JPEG whose levels were chosen for what networks feel at each coefficient of each photo.
+
+The tables are those of a trade-off of weighted error and bits; the levels are those of least weighted error at the
+same trade-off (`qtable.jpeg.trellis`), with the weights of the photo (`qtable.codecs.looking`). Every decoder reads the
+files. Labels are never looked at.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Any, Final, Literal, NamedTuple, Self, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from qtable.codecs.base import Coder
+from qtable.codecs.looking import Look, Squares, Usual, seen_blocks, squared_gradients, weights_of
+from qtable.jpeg import dct
+from qtable.jpeg.codec import RGB, Codec
+from qtable.jpeg.coefficients import Coefficients, write_coefficients
+from qtable.jpeg.tables import QTables
+from qtable.jpeg.trellis import trellis
+from qtable.tasks.base import DifferentiableTask, ModelError
+from qtable.tasks.gradients import stacked
+from qtable.tasks.opening import TaskSpec, weights_digest
+
+Effort = Literal["frequency", "crop", "photo"]
+EFFORTS: Final[tuple[Effort, ...]] = get_args(Effort)
+MOST_KEPT: Final = 512 << 20
+"""Bytes of weights that are kept in memory: a front asks for those of the same photo again and again."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that is looked through, and what is usual for it (see `Usual`).
+
+    model: as a user names it, None for the embedded one. metric: of its task, which does not matter here but for how
+    it is opened. weights: digest of its weights (`weights_digest`): another network is refused. feeling, error: 192
+    numbers each, of Y, Cb, Cr and natural frequency.
+    """
+
+    model: str | None
+    weights: str
+    feeling: tuple[float, ...]
+    error: tuple[float, ...]
+    device: str = field(default="cpu", compare=False)
+
+    @classmethod
+    def of(cls, spec: TaskSpec, task: DifferentiableTask, usual: Usual) -> Self:
+        """The network of an open task, which encoders in this process need not open again."""
+        digest = weights_digest(task.model)
+        with _lock:
+            _opened[digest] = task
+        return cls(spec.model, digest, _numbers(usual.feeling), _numbers(usual.error), spec.device)
+
+    def __post_init__(self) -> None:
+        for name in ("feeling", "error"):
+            values = np.array(getattr(self, name), float)
+            if values.shape != (192,) or not (np.isfinite(values) & (values >= 0)).all():
+                raise ValueError(f"{name} of a network: {values.size} numbers; expected 192, finite, not negative")
+
+    @property
+    def usual(self) -> Usual:
+        """What is usual for it."""
+        return Usual(np.array(self.feeling).reshape(3, 64), np.array(self.error).reshape(3, 64))
+
+    def task(self) -> DifferentiableTask:
+        """Opened once in a process. ModelError if it is not there, or has other weights."""
+        with _lock:
+            if self.weights not in _opened:
+                task = TaskSpec(self.model, "agreement", self.device).open()
+                found = weights_digest(task.model)
+                if found != self.weights:
+                    raise ModelError(
+                        f"model {self.model or 'embedded'!r} has other weights ({found[:12]}) than the coder was made"
+                        f" with ({self.weights[:12]})"
+                    )
+                _opened[found] = task
+            return _opened[self.weights]
+
+
+_lock = threading.RLock()
+_opened: dict[str, DifferentiableTask] = {}
+
+
+def _numbers(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(float(f"{x:.6g}") for x in values.ravel())
+
+
+class Prepared(NamedTuple):
+    """What of a photo does not depend on tables: coefficients and weights, each as `Squares`."""
+
+    planes: Squares
+    weights: Squares
+
+
+@dataclass(frozen=True)
+class TaskAware(Coder, kind="task-aware"):
+    """Tables and levels for networks. ValueError for what cannot be.
+
+    multiplier: what one bit is worth, in shares of the usual cost of a block (see `weights_of`). effort: "frequency",
+    one weight for each frequency, no network is asked; "crop", these, and nothing where no network looks; "photo",
+    weights of the photo. networks: looked through together, their weights averaged. iterations: of the trellis.
+    """
+
+    quantization: QTables
+    multiplier: float
+    networks: tuple[Network, ...]
+    effort: Effort = "photo"
+    codec: Codec = field(default_factory=Codec)
+    look: Look = field(default_factory=Look)
+    iterations: int = 2
+
+    def __post_init__(self) -> None:
+        if self.effort not in EFFORTS:
+            raise ValueError(f"effort {self.effort!r} is unknown; allowed: {', '.join(EFFORTS)}")
+        if self.codec.entropy != "optimized":
+            raise ValueError(f"task-aware files have optimized Huffman tables, not entropy coding {self.codec.entropy}")
+        if not (0 <= self.multiplier < float("inf") and self.networks and self.iterations >= 0):
+            raise ValueError(
+                f"multiplier {self.multiplier}, {len(self.networks)} networks, {self.iterations} iterations;"
+                " allowed: finite and not negative, 1 or more, 0 or more"
+            )
+
+    @property
+    def name(self) -> str:
+        return f"task-aware ({self.effort}), {self.codec.subsampling}"
+
+    @property
+    def tables(self) -> QTables:
+        return self.quantization
+
+    def encode(self, photo: RGB) -> bytes:
+        """A whole baseline file. ModelError if a network fails on the photo, or gives no gradients."""
+        return self.encode_all([photo])[0]
+
+    def encode_all(self, photos: Sequence[RGB]) -> list[bytes]:
+        """The files of photos of one size: one gradient pass for all."""
+        return [
+            write_coefficients(self.levels(prepared), self.quantization, *photo.shape[:2], self.codec.subsampling)
+            for photo, prepared in zip(photos, self.prepared(photos), strict=True)
+        ]
+
+    def levels(self, prepared: Prepared) -> Coefficients:
+        """The quantized coefficients."""
+        sampling = self.codec.subsampling
+        return trellis(*prepared, self.quantization, self.multiplier, sampling, self.iterations)
+
+    def prepared(self, photos: Sequence[RGB]) -> list[Prepared]:
+        """Coefficients and weights of photos of one size."""
+        keys = [
+            (self.networks, self.effort, self.codec, self.look, sha256(photo.tobytes()).digest()) for photo in photos
+        ]
+        found = [_kept.get((key, photo.shape)) for key, photo in zip(keys, photos, strict=True)]
+        missing = [i for i, prepared in enumerate(found) if prepared is None]
+        if missing:
+            for i, prepared in zip(missing, self._prepare([photos[i] for i in missing]), strict=True):
+                found[i] = prepared
+                _kept.put((keys[i], photos[i].shape), prepared)
+        return [prepared for prepared in found if prepared is not None]
+
+    def _prepare(self, photos: Sequence[RGB]) -> list[Prepared]:
+        planes = dct.coefficients(stacked(photos), self.codec.subsampling)
+        y, cb, cr = (np.ascontiguousarray(plane.numpy()) for plane in planes)
+        total: list[Squares] | None = None
+        for network in self.networks:
+            weights = self._weights(network, photos, (y[0], cb[0], cr[0]))
+            total = weights if total is None else [_sum(a, b) for a, b in zip(total, weights, strict=True)]
+        assert total is not None
+        return [Prepared((y[i], cb[i], cr[i]), weights) for i, weights in enumerate(total)]
+
+    def _weights(self, network: Network, photos: Sequence[RGB], like: Squares) -> list[Squares]:
+        """By one network; planes of the shapes of `like`."""
+        usual, seen = network.usual, None
+        if self.effort != "frequency":
+            seen = _seen(network, *photos[0].shape[:2], self.codec)
+        if self.effort == "photo":
+            squares = squared_gradients(network.task(), photos, self.codec, self.look)
+            return [weights_of(each, usual, self.look, seen) for each in squares]
+        y, cb, cr = (
+            np.broadcast_to(mean.reshape(8, 8).astype(np.float32), plane.shape)
+            for mean, plane in zip(usual.feeling, like, strict=True)
+        )
+        return [weights_of((y, cb, cr), usual, self.look, seen)] * len(photos)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "tables": self.quantization.values.tolist(),
+            "multiplier": self.multiplier,
+            "effort": self.effort,
+            "subsampling": self.codec.subsampling,
+            "look": asdict(self.look),
+            "iterations": self.iterations,
+            "networks": [asdict(network) for network in self.networks],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        networks = [{**n, "feeling": tuple(n["feeling"]), "error": tuple(n["error"])} for n in data["networks"]]
+        return cls(
+            QTables.from_dict({"values": data["tables"]}),
+            float(data["multiplier"]),
+            tuple(Network(**network) for network in networks),
+            data["effort"],
+            Codec(data["subsampling"], "optimized"),
+            Look(**data["look"]),
+            int(data["iterations"]),
+        )
+
+
+def _sum(one: Squares, other: Squares) -> Squares:
+    y, cb, cr = (a + b for a, b in zip(one, other, strict=True))
+    return y, cb, cr
+
+
+@functools.lru_cache(maxsize=256)
+def _seen(network: Network, height: int, width: int, codec: Codec) -> tuple[npt.NDArray[np.bool_], ...]:
+    return tuple(seen_blocks(network.task(), height, width, codec.subsampling))
+
+
+class _Kept:
+    """The latest weights, up to `MOST_KEPT` bytes."""
+
+    def __init__(self) -> None:
+        self._lock, self._bytes = threading.Lock(), 0
+        self._items: OrderedDict[Any, Prepared] = OrderedDict()
+
+    def get(self, key: Any) -> Prepared | None:
+        with self._lock:
+            if key in self._items:
+                self._items.move_to_end(key)
+            return self._items.get(key)
+
+    def put(self, key: Any, prepared: Prepared) -> None:
+        with self._lock:
+            if key not in self._items:
+                self._items[key] = prepared
+                self._bytes += _size(prepared)
+            while self._bytes > MOST_KEPT:
+                self._bytes -= _size(self._items.popitem(last=False)[1])
+
+
+def _size(prepared: Prepared) -> int:
+    return sum(array.nbytes for part in prepared for array in part)
+
+
+_kept = _Kept()
