@@ -53,8 +53,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).symlink_to(ROOT / name)
     images = ImageSet.open()
     for split in (images.fit, images.search, images.test):
+        assert isinstance(split.annotations, np.ndarray)
         for i in range(0, len(split), 6):
-            photo = folder / "PHOTOS" / str(split.labels[i]) / f"{split.names[i].replace('/', '-')}.png"
+            photo = folder / "PHOTOS" / str(split.annotations[i]) / f"{split.names[i].replace('/', '-')}.png"
             photo.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(split.images[i]).save(photo)
     (folder / "photo.jpg").write_bytes(Codec().encode(images.test.images[0], QTables.standard(50)))

@@ -93,7 +93,7 @@ def test_optimize_leaves_a_whole_run_folder(folder: Path, tmp_path: Path, method
     archive = Archive(out / "archive.jsonl")
     assert len(archive.header["skipped"]) == 3
     for point in summary["front"]:  # the figures are those of the tables that the files hold, on `test`
-        record = archive.find("test", TableCoder(QTables.load(out / point["tables"])))
+        record = archive.find("test", TableCoder(QTables.load(out / point["tables"]), Codec()))
         assert record is not None
         assert (record.score.bytes, record.score.score) == (point["bytes"], point["score"])
         assert point["bytes_ci"][0] <= point["bytes"] <= point["bytes_ci"][1]

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from qtable.codecs.plain import TableCoder
 from qtable.jpeg.codec import Codec
 from qtable.jpeg.tables import QTables
 from qtable.measure import cluster
@@ -29,12 +30,12 @@ from qtable.measure.evaluate import Evaluator, Score
 from qtable.measure.sensitivity import measure
 from qtable.photos.readers import DataError
 from qtable.photos.sets import ImageSet
-from qtable.tasks.base import ModelError
-from qtable.tasks.classification import Classifier
-from qtable.tasks.models import load_model
+from qtable.tasks.base import DifferentiableTask, ModelError
+from qtable.tasks.opening import TaskSpec
 
 pytest.importorskip("distributed", reason="qtable[cluster] is not installed: no Dask to test with")
 
+CODEC = Codec("4:2:2")
 MODEL = """
 import os, time, torch
 from torch import nn
@@ -90,46 +91,43 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def opened(folder: Path, model: str = "net", limit: int | None = None) -> tuple[Job, ImageSet, Classifier]:
+def opened(folder: Path, model: str = "net", limit: int | None = None) -> tuple[Job, ImageSet, DifferentiableTask]:
     spec = f"{folder / 'model.py'}:{model}"
-    job = Job(str(folder / "photos"), None, limit, spec, "top-1", Codec("4:2:2"))
-    return job, ImageSet.open(job.source, None, limit), Classifier(load_model(spec))
+    job = Job(str(folder / "photos"), None, limit, TaskSpec(spec))
+    return job, ImageSet.open(job.source, None, limit), job.task.open()
 
 
 @pytest.fixture(scope="module")
-def embedded() -> tuple[Job, ImageSet, Classifier]:
-    return (
-        Job(None, None, None, None, "top-1", Codec()),
-        ImageSet.open(),
-        Classifier(load_model(None)),
-    )
+def embedded() -> tuple[Job, ImageSet, DifferentiableTask]:
+    job = Job(None, None, None, TaskSpec())
+    return job, ImageSet.open(), job.task.open()
 
 
 def assert_same(ours: Score, other: Score) -> None:
-    assert ours.tables == other.tables
+    assert ours.coder == other.coder
     assert ours.photo_bytes.dtype == other.photo_bytes.dtype
     assert np.array_equal(ours.photo_bytes, other.photo_bytes)
-    assert np.array_equal(ours.outcomes, other.outcomes)
+    assert ours.outcomes.written() == other.outcomes.written()
     assert ours.score == other.score
 
 
 def test_scores_are_bit_for_bit_those_of_one_machine(
-    client: Any, embedded: tuple[Job, ImageSet, Classifier], asymmetric: QTables
+    client: Any, embedded: tuple[Job, ImageSet, DifferentiableTask], asymmetric: QTables
 ) -> None:
     job, images, task = embedded
-    tables = [QTables.standard(20), asymmetric]
+    coders = [TableCoder(QTables.standard(20)), TableCoder(asymmetric)]
     with (
-        Evaluator(images.search, task, job.codec) as alone,
+        Evaluator(images.search, task) as alone,
         ClusterEvaluator(job, "search", client, images, task) as many,
     ):
         assert many.fingerprint == alone.fingerprint
-        expected = [alone(each) for each in tables]
-        for ours, other in zip(many.many(tables), expected, strict=True):
+        expected = [alone(each) for each in coders]
+        for ours, other in zip(many.many(coders), expected, strict=True):
             assert_same(ours, other)
         seen: list[tuple[int, int]] = []
-        assert_same(many(asymmetric, lambda done, total: seen.append((done, total))), expected[1])
+        assert_same(many(coders[1], lambda done, total: seen.append((done, total))), expected[1])
         assert seen[-1] == (420, 420)
-        assert np.array_equal(many.clean(), alone.clean())
+        assert many.clean().written() == alone.clean().written()
         assert many.many([]) == []
 
 
@@ -137,19 +135,20 @@ def test_some_photos_of_several_sizes(client: Any, folder: Path, monkeypatch: py
     monkeypatch.setattr(cluster, "UNIT_PIXELS", 1)  # one batch a unit
     job, images, task = opened(folder)
     only = list(range(len(images.test)))[::-3]
-    with Evaluator(images.test.subset(only), task, job.codec) as alone:
-        expected = alone(QTables.standard(30))
+    coder = TableCoder(QTables.standard(30), CODEC)
+    with Evaluator(images.test.subset(only), task) as alone:
+        expected = alone(coder)
     with ClusterEvaluator(job, "test", client, images, task, only) as many:
-        assert_same(many(QTables.standard(30)), expected)
+        assert_same(many(coder), expected)
         assert many.photos.names == images.test.subset(only).names
 
 
 def test_a_killed_worker_costs_nothing_but_time(client: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "UNIT_PIXELS", 1)
     job, images, task = opened(folder, "slow")
-    tables = [QTables.standard(quality) for quality in range(10, 30)]
-    with Evaluator(images.search, task, job.codec) as alone:
-        expected = alone.many(tables)
+    coders = [TableCoder(QTables.standard(quality), CODEC) for quality in range(10, 30)]
+    with Evaluator(images.search, task) as alone:
+        expected = alone.many(coders)
     processes = client.run(os.getpid)
     killed = next(iter(processes.values()))
     assert killed != os.getpid()
@@ -160,13 +159,13 @@ def test_a_killed_worker_costs_nothing_but_time(client: Any, folder: Path, monke
             processes.clear()
 
     with ClusterEvaluator(job, "search", client, images, task) as many:
-        found = many.many(tables, kill)
+        found = many.many(coders, kill)
         assert not processes
         for ours, other in zip(found, expected, strict=True):
             assert_same(ours, other)
         client.wait_for_workers(2, timeout=120)  # another takes its place
         assert killed not in client.run(os.getpid).values()
-        assert_same(many(tables[3]), expected[3])
+        assert_same(many(coders[3]), expected[3])
 
 
 @pytest.mark.parametrize(
@@ -178,9 +177,9 @@ def test_statistics_add_up_to_those_of_one_machine(
 ) -> None:
     monkeypatch.setattr(cluster, "SHARD_PIXELS", 6000)
     job, images, task = opened(folder)
-    expected = measure(images.fit, task, job.codec, **settings)
+    expected = measure(images.fit, task, CODEC, **settings)
     seen: list[tuple[int, int]] = []
-    found = measure_over(client, job, images, task, progress=lambda *now: seen.append(now), **settings)
+    found = measure_over(client, job, images, task, CODEC, progress=lambda *now: seen.append(now), **settings)
     assert len(seen) > 2
     assert seen[-1] == (len(images.fit), len(images.fit))
     assert found.photos == expected.photos
@@ -188,20 +187,20 @@ def test_statistics_add_up_to_those_of_one_machine(
     assert np.array_equal(found.differences, expected.differences)
     assert expected.costs.max() > 0
     np.testing.assert_allclose(found.costs, expected.costs, rtol=1e-4, atol=1e-6 * expected.costs.max())
-    again = measure_over(client, job, images, task, **settings)
+    again = measure_over(client, job, images, task, CODEC, **settings)
     assert np.array_equal(found.costs, again.costs)
 
 
 def test_mistakes_of_the_work_arrive_in_one_line(client: Any, folder: Path) -> None:
     job, images, task = opened(folder, "moody")
     with ClusterEvaluator(job, "search", client, images, task) as many:
-        many(QTables.standard(95))
+        many(TableCoder(QTables.standard(95)))
         with pytest.raises(ModelError, match=r"^the model answers NaN or infinity to RGB") as error:
-            many(QTables(np.full((1, 8, 8), 255)))
-        many(QTables.standard(95))  # and work goes on
+            many(TableCoder(QTables(np.full((1, 8, 8), 255))))
+        many(TableCoder(QTables.standard(95)))  # and work goes on
     assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="target 'taste' is unknown"):
-        measure_over(client, job, images, task, target="taste")  # type: ignore[arg-type]
+        measure_over(client, job, images, task, CODEC, target="taste")  # type: ignore[arg-type]
 
 
 def test_workers_that_see_something_else_are_refused(client: Any, folder: Path) -> None:
@@ -215,8 +214,8 @@ def test_workers_that_see_something_else_are_refused(client: Any, folder: Path) 
     with pytest.raises(DataError, match=r"^worker tcp://.*: .*no such folder"):
         ClusterEvaluator(replace(job, source="/nowhere"), "search", client, fresh, task)
     (folder / "model.py").write_text(MODEL.replace("64 - 2", "64 - 1"))
-    changed = Classifier(load_model(job.model))
-    with Evaluator(fresh.search, changed, job.codec) as alone:
+    changed = job.task.open()
+    with Evaluator(fresh.search, changed) as alone:
         assert ClusterEvaluator(job, "search", client, fresh, changed).fingerprint == alone.fingerprint
     job, images, task = opened(folder, "random")
     with pytest.raises(ModelError, match=r"^worker tcp://.*: model .*random' has .* other weights"):
@@ -225,9 +224,11 @@ def test_workers_that_see_something_else_are_refused(client: Any, folder: Path) 
 
 def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    job = Job("photos", None, None, "model.py:net", "top-1", Codec())
-    assert (job.source, job.model) == (str(tmp_path / "photos"), f"{tmp_path / 'model.py'}:net")
-    assert replace(job, model="package.module:net").model == "package.module:net"
+    job = Job("photos", None, None, TaskSpec("model.py:net", "agreement"))
+    assert (job.source, job.task.model) == (str(tmp_path / "photos"), f"{tmp_path / 'model.py'}:net")
+    assert job.task.metric == "agreement"
+    assert replace(job, task=TaskSpec("package.module:net")).task.model == "package.module:net"
+    assert replace(job, task=TaskSpec()).task == TaskSpec()
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense", "magic://here:1"])
@@ -283,19 +284,20 @@ def test_no_workers_asked_for() -> None:
 SCRIPT = """
 import os, sys
 from qtable.measure.cluster import ClusterEvaluator, Job, connect
-from qtable import Classifier, Codec, ImageSet, QTables
-from qtable.tasks.models import load_model
+from qtable import ImageSet, QTables
+from qtable.codecs.plain import TableCoder
+from qtable.tasks.opening import TaskSpec
 
 def main():
     source, model = sys.argv[1:]
-    job = Job(source, None, None, model, "top-1", Codec())
+    job = Job(source, None, None, TaskSpec(model))
     with connect(workers=1) as client:
         print("workers", *client.run(os.getpid).values(), flush=True)
-        images, task = ImageSet.open(source), Classifier(load_model(model))
+        images, task, coder = ImageSet.open(source), job.task.open(), TableCoder(QTables.standard(50))
         with ClusterEvaluator(job, "search", client, images, task) as evaluator:
-            print("score", evaluator(QTables.standard(50)).score, flush=True)
+            print("score", evaluator(coder).score, flush=True)
             while "slow" in model:
-                evaluator(QTables.standard(50))
+                evaluator(coder)
 
 if __name__ == "__main__":
     main()

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qtable.codecs.plain import TableCoder
 from qtable.jpeg.codec import RGB, Codec
 from qtable.jpeg.tables import QTables
 from qtable.measure.evaluate import Evaluator
 from qtable.photos.sets import Photos
 from qtable.tasks.base import ModelError
-from qtable.tasks.classification import COLUMNS, Classifier
+from qtable.tasks.classification import METRICS, Classifier, ClassOutcomes
 
 
 class TinyNet(nn.Module):
@@ -44,8 +45,12 @@ def photos() -> Photos:
 
 def test_bytes_and_outcomes_are_those_of_the_files_one_by_one(photos: Photos, asymmetric: QTables) -> None:
     codec, net = Codec("4:2:2"), TinyNet()
-    with Evaluator(photos, Classifier(net), codec) as evaluator:
-        score = evaluator(asymmetric)
+    with Evaluator(photos, Classifier(net)) as evaluator:
+        score = evaluator(TableCoder(asymmetric, codec))
+    outcomes = score.outcomes
+    assert isinstance(outcomes, ClassOutcomes)
+    assert set(outcomes.hits) == set(METRICS)
+    assert isinstance(photos.annotations, np.ndarray)
     for i, image in enumerate(photos.images):
         file = codec.encode(image, asymmetric)
         assert score.photo_bytes[i] == len(file)
@@ -53,29 +58,29 @@ def test_bytes_and_outcomes_are_those_of_the_files_one_by_one(photos: Photos, as
         for pixels in (codec.decode(file), image):
             with torch.no_grad():
                 answers.append(net(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()))
-        label = torch.tensor(photos.labels[i : i + 1])
-        row = dict(zip(COLUMNS, score.outcomes[i], strict=True))
+        label = torch.tensor(photos.annotations[i : i + 1])
+        row = {name: bits[i] for name, bits in outcomes.hits.items()}
         assert row["top-1"] == (answers[0].argmax() == label)
         assert row["top-5"] == 1
         assert row["agreement"] == (answers[0].argmax() == answers[1].argmax())
-        assert row["cross-entropy"] == pytest.approx(float(F.cross_entropy(answers[0], label)), rel=1e-4)
-    assert score.score == np.mean(score.outcomes[:, 0])
-    assert 0 < score.outcomes[:, 2].mean() < 1  # these tables change some answers: the comparison can fail
+        assert outcomes.cross_entropy[i] == pytest.approx(float(F.cross_entropy(answers[0], label)), rel=1e-4)
+    assert score.score == np.mean(outcomes.hits["top-1"])
+    assert 0 < outcomes.hits["agreement"].mean() < 1  # these tables change some answers: the comparison can fail
 
 
 def test_the_number_of_threads_changes_nothing(photos: Photos) -> None:
     results = []
     for workers in (1, 2, 5):
-        with Evaluator(photos, Classifier(TinyNet()), Codec(), workers) as evaluator:
-            results.append(evaluator(QTables.standard(20)))
+        with Evaluator(photos, Classifier(TinyNet()), workers) as evaluator:
+            results.append(evaluator(TableCoder(QTables.standard(20))))
     for other in results[1:]:
-        assert np.array_equal(results[0].outcomes, other.outcomes)
+        assert results[0].outcomes.written() == other.outcomes.written()
         assert np.array_equal(results[0].photo_bytes, other.photo_bytes)
 
 
 def test_clean_is_the_model_on_the_originals(photos: Photos) -> None:
-    with Evaluator(photos, Classifier(TinyNet(), "agreement"), Codec()) as evaluator:
-        assert evaluator.task.score(evaluator.clean()) == 1.0
+    with Evaluator(photos, Classifier(TinyNet(), "agreement")) as evaluator:
+        assert evaluator.clean().score() == 1.0
 
 
 class Constant(nn.Module):
@@ -109,7 +114,7 @@ class Failing(nn.Module):
 )
 def test_models_that_do_not_answer_are_refused(photos: Photos, model: nn.Module, message: str) -> None:
     with pytest.raises(ModelError, match=message) as error:
-        Evaluator(photos, Classifier(model), Codec())
+        Evaluator(photos, Classifier(model))
     assert "\n" not in str(error.value)
 
 
@@ -120,15 +125,15 @@ def test_unknown_metric_is_refused() -> None:
 
 def test_threads_end_with_the_evaluator(photos: Photos) -> None:
     before = threading.active_count()
-    with Evaluator(photos, Classifier(TinyNet()), Codec(), workers=3):
+    with Evaluator(photos, Classifier(TinyNet()), workers=3):
         assert threading.active_count() > before
     assert threading.active_count() == before
 
 
 def test_progress_reaches_the_end(photos: Photos) -> None:
     seen: list[tuple[int, int]] = []
-    with Evaluator(photos, Classifier(TinyNet()), Codec()) as evaluator:
-        evaluator(QTables.standard(50), lambda done, total: seen.append((done, total)))
+    with Evaluator(photos, Classifier(TinyNet())) as evaluator:
+        evaluator(TableCoder(QTables.standard(50)), lambda done, total: seen.append((done, total)))
     assert seen[-1] == (50, 50)
 
 

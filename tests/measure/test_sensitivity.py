@@ -91,7 +91,7 @@ def test_many_samples_approach_the_exact_fisher_information(crops: Photos) -> No
     exact = 0.0
     for image in few.images:
         rgb = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float().requires_grad_(True)
-        z = task.logits(rgb)[0, 0]
+        z = task.answers(rgb)[0, 0]
         (gradient,) = torch.autograd.grad(z, rgb)
         p = torch.sigmoid(2 * z.detach())
         norm = coefficient_gradient(gradient, "4:4:4").y.reshape(-1, 64)[:, 2].square().sum()
@@ -99,16 +99,16 @@ def test_many_samples_approach_the_exact_fisher_information(crops: Photos) -> No
     assert sampled == pytest.approx(exact, rel=0.15)
 
 
-def test_labels_and_distillation(crops: Photos) -> None:
+def test_annotations_and_distillation(crops: Photos) -> None:
     task, codec = Classifier(squares(0, 2)), Codec("4:4:4")
     for statistics in (
-        measure(crops, task, codec, target="labels"),
+        measure(crops, task, codec, target="annotations"),
         measure(crops, task, codec, target="distillation", at=QTables.standard(30)),
     ):
         assert statistics.costs[0].sum(axis=1).argmax() == 2
     with pytest.raises(ValueError, match="pass the tables"):
         measure(crops, task, codec, target="distillation")
-    with pytest.raises(ValueError, match="fisher, labels, distillation"):
+    with pytest.raises(ValueError, match="fisher, annotations, distillation"):
         measure(crops, task, codec, target="hessian")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="1 or more"):
         measure(crops, task, codec, samples=0)

@@ -45,7 +45,7 @@ from qtable.report.run import Estimate, ReportError, Run, changes
 from qtable.report.spent import spent, spent_estimates
 from qtable.report.words import _spoken, headline, saving_sentence
 from qtable.report.worst import CROPS, _crops, _worst
-from qtable.tasks.classification import METRICS
+from qtable.tasks.classification import METRICS, ClassOutcomes
 from tests.cli.test_cli import MODEL
 
 VOID = {"meta", "br", "img", "circle", "path", "image", "use", "rect"}
@@ -342,10 +342,15 @@ def test_the_estimate_is_the_entropy_of_the_levels() -> None:
 def wronged(run: Run, count: int) -> list[int]:
     """Turn right answers of the chosen tables into wrong ones, each more clearly than the one before; the photos."""
     standard, chosen = run.nearest_standard(run.chosen), run.chosen
-    chosen.outcomes[:] = standard.outcomes
-    photos = np.flatnonzero(standard.outcomes[:, 0]).tolist()[:count]
+    before, after = standard.outcomes, chosen.outcomes
+    assert isinstance(before, ClassOutcomes)
+    assert isinstance(after, ClassOutcomes)
+    for name, bits in after.hits.items():
+        bits[:] = before.hits[name]
+    after.cross_entropy[:] = before.cross_entropy
+    photos = np.flatnonzero(before.hits["top-1"]).tolist()[:count]
     for i, photo in enumerate(photos):
-        chosen.outcomes[photo, 0], chosen.outcomes[photo, 3] = 0, 10 + i
+        after.hits["top-1"][photo], after.cross_entropy[photo] = False, 10 + i
     return photos
 
 
@@ -361,9 +366,12 @@ def test_the_worst_hit_come_first_with_both_of_their_files(job: Path, run: Run) 
     assert worst is not None
     assert (worst["lost"], worst["gained"], worst["photos"]) == (8, 0, str(run.photos))
     assert len(worst["crops"]) == CROPS == 6
+    labels, right = images.test.annotations, standard.outcomes.right()
+    assert isinstance(labels, np.ndarray)
+    assert right is not None
     for crop, i in zip(worst["crops"], photos[::-1], strict=False):
         assert crop["name"] == images.test.names[i]
-        assert crop["class"] == images.classes[images.test.labels[i]]
+        assert crop["class"] == images.classes[labels[i]]
         assert crop["bytes"] == [f"{p.photo_bytes[i]:,}" for p in (standard, run.chosen)]
         for picture, point in zip(crop["pictures"], (standard, run.chosen), strict=True):
             file = run.codec.encode(images.test.images[i], point.tables)
@@ -371,10 +379,10 @@ def test_the_worst_hit_come_first_with_both_of_their_files(job: Path, run: Run) 
             assert np.abs(decoded(picture).astype(int) - run.codec.decode(file)).mean() < 3
     expected: list[dict[str, Any]] = []
     for label, name in enumerate(images.classes):
-        mine = images.test.labels == label
-        lost, right = int(mine[photos].sum()), int(standard.outcomes[mine, 0].sum())
+        mine = labels == label
+        lost, before = int(mine[photos].sum()), int(right[mine].sum())
         if lost:
-            expected.append({"name": name, "photos": int(mine.sum()), "before": right, "after": right - lost})
+            expected.append({"name": name, "photos": int(mine.sum()), "before": before, "after": before - lost})
     assert worst["classes"]["rows"] == sorted(expected, key=lambda row: row["after"] - row["before"])
 
 

@@ -7,28 +7,35 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from qtable.codecs.base import Coder
+from qtable.codecs.plain import TableCoder
 from qtable.jpeg.codec import Codec
 from qtable.jpeg.tables import ZIGZAG, QTables
 from qtable.measure.archive import Archive
 from qtable.measure.evaluate import Evaluator, Score
 from qtable.measure.front import hypervolume
 from qtable.photos.sets import ImageSet
-from qtable.tasks.classification import Classifier
+from qtable.tasks.classification import METRICS, Classifier, ClassOutcomes
 from qtable.tasks.embedded import network
 from search.base import Box, Losses, Points
 from search.random_search import RandomSearch
 from search.run import Measuring, search
-from search.space import Around, Bands, Full, Sorted, Space
+from search.space import Around, Bands, Full, Plain, Sorted, TableSpace
 
-SPACES: list[Space] = [Full(1), Full(3), Sorted(1), Sorted(2), Bands(8), Bands(2, 3), Around(QTables.standard(50), 5)]
+SPACES: list[TableSpace] = [
+    Full(1), Full(3), Sorted(1), Sorted(2), Bands(8), Bands(2, 3), Around(QTables.standard(50), 5),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("space", SPACES, ids=repr)
-def test_every_point_of_a_space_is_valid_tables(space: Space) -> None:
-    box, rng = space.box, np.random.default_rng(0)
+def test_every_point_of_a_space_is_valid_tables(space: TableSpace) -> None:
+    box, rng, codec = space.box, np.random.default_rng(0), Codec("4:4:4")
+    plain = Plain(space, codec)
+    assert np.array_equal([plain.box.low, plain.box.high], [box.low, box.high])
     points = RandomSearch(box, rng, batch=20).ask()
     for point in [*points, box.low, box.high]:
         assert isinstance(space.tables(point), QTables)
+        assert plain.coder(point) == TableCoder(space.tables(point), codec)
     assert box.contains(points).all()
     assert points.dtype == np.int64
 
@@ -84,13 +91,16 @@ class Counting:
     """A stand-in for an evaluator that costs nothing: bytes and score are plain functions of the tables."""
 
     def __init__(self) -> None:
-        self.calls: list[QTables] = []
+        self.calls: list[Coder] = []
 
-    def __call__(self, tables: QTables) -> Score:
+    def __call__(self, coder: Coder) -> Score:
         np.random.random()  # noqa: NPY002  an evaluator that draws from the global generator must not shift the search
-        self.calls.append(tables)
-        size = np.array([int(1e6 / tables.values.mean())])
-        return Score(tables, size, np.ones((1, 1)), float(1 - tables.values.mean() / 255))
+        self.calls.append(coder)
+        assert coder.tables is not None
+        mean = coder.tables.values.mean()
+        right = np.arange(255) >= mean  # a share of 1 - mean / 255, nearly
+        outcomes = ClassOutcomes("top-1", dict.fromkeys(METRICS, right), np.zeros(255, np.float32))
+        return Score(coder, np.full(255, int(1e6 / mean)), outcomes)
 
 
 class Pairs:
@@ -108,7 +118,7 @@ class Pairs:
 
 
 def spend(path: Path, budget: int, seed: int = 0) -> tuple[list[QTables], Counting, Pairs]:
-    counting, space = Counting(), Full(1)
+    counting, space = Counting(), Plain(Full(1), Codec())
     searcher = Pairs(space.box, np.random.default_rng(seed))
     with Archive(path, {"identity": {}}) as archive:
         measure = Measuring(counting, "search", archive)  # type: ignore[arg-type]
@@ -140,12 +150,12 @@ def test_a_stopped_run_continues_as_if_it_had_not_stopped(tmp_path: Path) -> Non
 
 
 def test_a_searcher_with_nothing_left_to_ask_ends_the_search(tmp_path: Path) -> None:
-    space = Bands(2, 1)
+    space = Plain(Bands(2, 1), Codec())
     small = Box(np.zeros(2, np.int64), np.array([16, 0]))
     with Archive(tmp_path / "a.jsonl", {"identity": {}}) as archive:
         measure = Measuring(Counting(), "search", archive)  # type: ignore[arg-type]
         spent = search(space, RandomSearch(small, np.random.default_rng(0)), measure, 1000, "test")
-    assert spent == len({space.tables(np.array([i, 0])) for i in range(17)})
+    assert spent == len({space.coder(np.array([i, 0])) for i in range(17)})
 
 
 def test_sorted_random_beats_unsorted_on_the_embedded_task(tmp_path: Path) -> None:
@@ -153,8 +163,9 @@ def test_sorted_random_beats_unsorted_on_the_embedded_task(tmp_path: Path) -> No
     photos = ImageSet.embedded().search
     task = Classifier(network())
     volumes = {}
-    with Evaluator(photos.subset(range(0, len(photos), 4)), task, Codec()) as evaluator:
-        for name, space in (("sorted", Sorted(2)), ("full", Full(2))):
+    with Evaluator(photos.subset(range(0, len(photos), 4)), task) as evaluator:
+        for name, tables in (("sorted", Sorted(2)), ("full", Full(2))):
+            space = Plain(tables, Codec())
             with Archive(tmp_path / f"{name}.jsonl", {"identity": {}}) as archive:
                 measure = Measuring(evaluator, "search", archive)
                 search(space, RandomSearch(space.box, np.random.default_rng(0)), measure, 20, name)

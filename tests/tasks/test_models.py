@@ -177,8 +177,8 @@ def test_a_program_answers_and_differentiates_as_the_network_does(
     rgb = (torch.rand(photos, 3, height, width, generator=torch.Generator().manual_seed(1)) * 255).requires_grad_(True)
     ours, theirs = Classifier(load_model(str(programs / file))), Classifier(net())
     for _ in range(3):  # TorchScript compiles anew after its first runs
-        assert torch.allclose(ours.logits(rgb), theirs.logits(rgb), atol=1e-5)
-        gradients = [torch.autograd.grad(task.logits(rgb).square().sum(), rgb)[0] for task in (ours, theirs)]
+        assert torch.allclose(ours.answers(rgb), theirs.answers(rgb), atol=1e-5)
+        gradients = [torch.autograd.grad(task.answers(rgb).square().sum(), rgb)[0] for task in (ours, theirs)]
         assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
         assert gradients[0].abs().sum() > 0
 
@@ -212,7 +212,7 @@ def test_programs_that_do_not_load_are_one_clear_error(
 
 def test_photos_of_another_size_than_a_program_takes_are_one_clear_error(programs: Path) -> None:
     with pytest.raises(ModelError, match=r"RGB \[2, 3, 24, 30\]: it takes photos of 32 x 24 pixels"):
-        Classifier(load_model(str(programs / "one.pt2"))).logits(torch.zeros(2, 3, 24, 30))
+        Classifier(load_model(str(programs / "one.pt2"))).answers(torch.zeros(2, 3, 24, 30))
 
 
 @pytest.mark.parametrize("answer", [{"logits": 1}, (torch.zeros(2, 3),), torch.zeros(2), torch.zeros(3, 2)])
@@ -222,7 +222,7 @@ def test_wrong_answers_are_one_clear_error(answer: object) -> None:
             return answer
 
     with pytest.raises(ModelError, match="a classifier gives"):
-        Classifier(Wrong()).logits(torch.zeros(2, 3, 8, 8))
+        Classifier(Wrong()).answers(torch.zeros(2, 3, 8, 8))
 
 
 @pytest.mark.parametrize("error", [AssertionError("no"), KeyError("key"), MemoryError(), OSError("disk\nfull")])
@@ -232,7 +232,7 @@ def test_whatever_a_model_raises_is_one_clear_error(error: Exception) -> None:
             raise error
 
     with pytest.raises(ModelError, match=r"the model fails on RGB \[2, 3, 8, 8\]: ") as told:
-        Classifier(Raising()).logits(torch.zeros(2, 3, 8, 8))
+        Classifier(Raising()).answers(torch.zeros(2, 3, 8, 8))
     assert "\n" not in str(told.value)
 
 
@@ -279,7 +279,7 @@ def test_an_onnx_model_answers_as_its_graph_says(tmp_path: Path, sides: tuple[in
     task = Classifier(load_model(str(tmp_path / "mean.onnx")))
     for photos in (rgb, channels_last, channels_last.requires_grad_(True)):
         expected = photos.detach().mean((2, 3)).numpy() @ WEIGHTS.T
-        assert np.allclose(task.logits(photos).numpy(), expected, rtol=1e-4)
+        assert np.allclose(task.answers(photos).numpy(), expected, rtol=1e-4)
 
 
 def test_onnx_models_that_cannot_be_used_are_one_clear_error(tmp_path: Path) -> None:
