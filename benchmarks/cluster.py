@@ -11,9 +11,10 @@ import statistics
 import time
 
 from benchmarks import workload
-from qtable import Classifier, Codec, ImageSet, QTables
+from qtable import ImageSet, QTables
+from qtable.codecs.plain import TableCoder
 from qtable.measure.cluster import ClusterEvaluator, Job, connect
-from qtable.tasks.models import load_model
+from qtable.tasks.opening import TaskSpec
 
 
 def main() -> None:
@@ -21,24 +22,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tables", type=int, default=16, help="tables of one batch")
     arguments = parser.parse_args()
-    images, task = ImageSet.open(), Classifier(load_model(None))
-    job = Job(None, None, None, None, "top-1", Codec())
-    tables = [QTables.standard(20 + i % 60) for i in range(arguments.tables)]
+    job = Job(None, None, None, TaskSpec())
+    images, task = ImageSet.open(), job.task.open()
+    coders = [TableCoder(QTables.standard(20 + i % 60)) for i in range(arguments.tables)]
     rates: dict[int, list[float]] = {1: [], 2: []}
     with connect(workers=1) as one, connect(workers=2) as two:
         evaluators = {n: ClusterEvaluator(job, "search", client, images, task) for n, client in ((1, one), (2, two))}
         for evaluator in evaluators.values():  # every worker opens its photos
-            evaluator.many(tables)
+            evaluator.many(coders)
         for _ in range(arguments.repeats):
             for n, evaluator in evaluators.items():
                 start = time.perf_counter()
-                evaluator.many(tables)
-                rates[n].append(len(tables) / (time.perf_counter() - start))
+                evaluator.many(coders)
+                rates[n].append(len(coders) / (time.perf_counter() - start))
     result = workload.save(
         "cluster",
         {
             "photos": len(images.search),
-            "tables": len(tables),
+            "tables": len(coders),
             "repeats": arguments.repeats,
             "evaluations_per_s": {str(n): statistics.median(values) for n, values in rates.items()},
             "ratio": statistics.median(b / a for a, b in zip(rates[1], rates[2], strict=True)),

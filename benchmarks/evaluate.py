@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks import workload
 from qtable import Classifier, Codec, Evaluator, QTables
+from qtable.codecs.plain import TableCoder
 from qtable.measure.sensitivity import measure
 from search.closed_form import Lagrangian
 from search.refine import RunAware, coefficients_of
@@ -31,11 +32,11 @@ def main() -> None:
     photos, codec = workload.photos(), Codec()
     task = Classifier(workload.mobilenet())
     alone, whole, statistic, solving = [], [], [], []
-    with Evaluator(photos, task, codec) as evaluator:
+    with Evaluator(photos, task) as evaluator:
         evaluator.clean()
         for _ in range(REPEATS):
             alone.append(seconds(evaluator.clean))
-            whole.append(seconds(lambda: evaluator(QTables.standard(50))))
+            whole.append(seconds(lambda: evaluator(TableCoder(QTables.standard(50), codec))))
             start = time.perf_counter()
             gathered = measure(photos, task, codec)
             statistic.append(time.perf_counter() - start)

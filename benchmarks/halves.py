@@ -13,18 +13,18 @@ from typing import Final
 import numpy as np
 
 from benchmarks.study import SHARED, Tested, kept
-from qtable.jpeg.codec import RGB, Codec, Subsampling
+from qtable.codecs.plain import TableCoder
+from qtable.jpeg.codec import Codec, Subsampling
 from qtable.jpeg.tables import QTables
-from qtable.measure.evaluate import Evaluator
+from qtable.measure.evaluate import Evaluator, Score
 from qtable.measure.sensitivity import Sensitivity
-from qtable.photos.readers import Labels
 from qtable.photos.sets import SPLITS, ImageSet, Photos
-from qtable.tasks.base import Outcomes, Targets
 from qtable.tasks.classification import Classifier
 from qtable.tasks.models import load_model
+from qtable.tasks.several import Several
 from search.closed_form import Lagrangian
 from search.refine import RunAware, coefficients_of
-from search.space import Space
+from search.space import TableSpace
 
 NETWORKS: Final = ("mobilenet_v1_050_160", "mobilenet_v1_075_192")
 QUALITIES: Final[tuple[int, ...]] = (5, 6, 8, 10, 13, 17, 22, 30, 40, 50, 60, 70, 80, 88, 93)
@@ -37,28 +37,6 @@ PhotosOf = Callable[[int], Photos]
 """The photos of half 0 or 1; a function of a module, so that evaluators can be kept."""
 
 
-class Several:
-    """Classifiers that look at the same decoded photos: their outcomes side by side."""
-
-    metric = "top-1 accuracy"
-
-    def __init__(self, tasks: Sequence[Classifier]) -> None:
-        self.tasks = tasks
-
-    def targets(self, originals: Sequence[RGB], labels: Labels) -> Targets:
-        return np.hstack([task.targets(originals, labels) for task in self.tasks])
-
-    def outcomes(self, decoded: Sequence[RGB], targets: Targets) -> Outcomes:
-        parts = np.split(targets, len(self.tasks), axis=1)
-        return np.hstack([task.outcomes(decoded, part) for task, part in zip(self.tasks, parts, strict=True)])
-
-    def score(self, outcomes: Outcomes) -> float:
-        return self.tasks[0].score(outcomes)
-
-    def right(self, outcomes: Outcomes) -> Outcomes:
-        return self.tasks[0].right(outcomes)
-
-
 @cache
 def halves() -> tuple[Photos, Photos]:
     """All the photos in two halves, drawn with seed 0."""
@@ -66,7 +44,7 @@ def halves() -> tuple[Photos, Photos]:
     parts = [images[split] for split in SPLITS]
     every = Photos(
         tuple(image for p in parts for image in p.images),
-        np.concatenate([p.labels for p in parts]),
+        np.concatenate([np.asarray(p.annotations) for p in parts]),
         tuple(name for p in parts for name in p.names),
     )
     order = np.random.default_rng(0).permutation(len(every))
@@ -84,15 +62,20 @@ def classifier(network: str) -> Classifier:
 
 
 @cache
-def evaluator(photos: PhotosOf, half: int, codec: Codec, networks: tuple[str, ...]) -> Evaluator:
-    return Evaluator(photos(half), Several([classifier(n) for n in networks]), codec)
+def evaluator(photos: PhotosOf, half: int, networks: tuple[str, ...]) -> Evaluator:
+    return Evaluator(photos(half), Several([classifier(n) for n in networks]))
 
 
 def tested(
     file: Path, photos: PhotosOf, codec: Codec, networks: tuple[str, ...], made: Callable[[int], Sequence[QTables]]
 ) -> Tested:
     """Score `made`(half), tables from that half, on the photos of the other half; kept in `file`."""
-    return kept(file, networks, lambda: [evaluator(photos, 1 - h, codec, networks).many(made(h)) for h in (0, 1)])
+
+    def scored() -> list[list[Score]]:
+        coders = [[TableCoder(tables, codec) for tables in made(half)] for half in (0, 1)]
+        return [evaluator(photos, 1 - half, networks).many(each) for half, each in enumerate(coders)]
+
+    return kept(file, networks, scored)
 
 
 def solver(photos: Photos, statistics: Sensitivity, subsampling: Subsampling, shrinkage: float = 0.0) -> RunAware:
@@ -101,5 +84,5 @@ def solver(photos: Photos, statistics: Sensitivity, subsampling: Subsampling, sh
     return RunAware.of(Lagrangian.of(statistics), statistics.levels, neighbourhoods, shrinkage)
 
 
-def swept(path: Space, points: Sequence[int] = POINTS) -> list[QTables]:
+def swept(path: TableSpace, points: Sequence[int] = POINTS) -> list[QTables]:
     return [path.tables(np.array([point])) for point in points]

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from benchmarks.halves import QUALITIES, solver, swept
 from benchmarks.study import METRICS, SHARED, Tested, kept, run_study, text, weights, write_page
+from qtable.codecs.plain import TableCoder
 from qtable.files import write_atomically
 from qtable.jpeg.codec import Codec
 from qtable.jpeg.tables import QTables
@@ -69,7 +70,7 @@ RECIPES: Final = (Recipe("last layer", 12, 3e-3), Recipe("all layers", 6, 2e-4))
 
 @cache
 def photos(split: str) -> Photos:
-    """Those of "train" or "val", scaled; labels are indices of `CLASSES`."""
+    """Those of "train" or "val", scaled; annotated with indices of `CLASSES`."""
     folder = SHARED / "data/hymenoptera" / split
     files = [
         (file, label)
@@ -79,6 +80,11 @@ def photos(split: str) -> Photos:
     ]
     images = tuple(open_photo(read_photo_file(file), SIDE)[0] for file, _ in files)
     return Photos(images, np.array([label for _, label in files]), tuple(file.name for file, _ in files))
+
+
+def labels_of(split: str) -> Tensor:
+    """int64 [n]: the annotations of its photos."""
+    return torch.from_numpy(np.asarray(photos(split).annotations))
 
 
 # ---- the network ----------------------------------------------------------------------------------------------
@@ -115,7 +121,7 @@ def trained(recipe: Recipe, at: npt.NDArray[np.intp]) -> nn.Module:
     net.requires_grad_(False)
     learning.requires_grad_(True)
     adam = torch.optim.Adam(learning.parameters(), lr=recipe.rate)
-    labels = torch.from_numpy(photos("train").labels)
+    labels = labels_of("train")
     rng = np.random.default_rng(recipe.seed)
     for _ in range(recipe.epochs):
         for batch in np.array_split(rng.permutation(at), -(-len(at) // 32)):
@@ -133,7 +139,7 @@ def validated(model: nn.Module, at: npt.NDArray[np.intp]) -> dict[str, float]:
     """Accuracy and cross-entropy (nats) on the training photos `at`."""
     with torch.no_grad():
         logits = model.get_submodule("net")(inputs()[at])[:, 1:]
-    labels = torch.from_numpy(photos("train").labels[at])
+    labels = labels_of("train")[at]
     right = (logits.argmax(1) == labels).double().mean()
     return {"accuracy": float(right), "cross_entropy": float(F.cross_entropy(logits, labels))}
 
@@ -171,7 +177,7 @@ def statistics(metric: str, task: Classifier) -> Sensitivity:
     file = CACHE / f"statistics-{metric}.npz"
     if not file.exists():
         if metric == "top-1":
-            measured = measure(photos("train"), task, Codec(), target="labels")
+            measured = measure(photos("train"), task, Codec(), target="annotations")
         else:
             measured = measure(photos("train"), task, Codec(), target="distillation", at=DISTILLED_AT)
         measured.save(file)
@@ -187,8 +193,8 @@ def measured(name: str, task: Classifier, made: Callable[[], Sequence[QTables]])
     """Tables on the validation photos; kept in a file."""
 
     def scored() -> list[list[Score]]:
-        with Evaluator(photos("val"), task, Codec()) as evaluator:
-            return [evaluator.many(made())]
+        with Evaluator(photos("val"), task) as evaluator:
+            return [evaluator.many([TableCoder(tables) for tables in made()])]
 
     return kept(CACHE / f"tested-{name}.npz", [""], scored)
 
@@ -209,8 +215,8 @@ def study() -> dict[str, Any]:
     task = network(chosen["recipes"][0]["learns"])
     val = photos("val")
     standard = measured("standard", task, lambda: [QTables.standard(q) for q in QUALITIES])
-    with Evaluator(val, task, Codec()) as evaluator:
-        clean = task.score(evaluator.clean())
+    with Evaluator(val, task) as evaluator:
+        clean = evaluator.clean().score()
     result: dict[str, Any] = {
         "network": chosen,
         "photos": {"train": len(photos("train")), "val": len(val)},

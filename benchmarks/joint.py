@@ -27,10 +27,10 @@ from qtable.measure.front import Curve, interval, size_change
 from qtable.measure.summary import QUALITIES
 from qtable.photos.sets import ImageSet
 from qtable.report import plot
-from qtable.tasks.classification import Classifier
-from qtable.tasks.models import load_model
+from qtable.tasks.opening import TaskSpec
 from qtable.train.recipe import Learn, Recipe
-from qtable.train.run import Trained, train, validate
+from qtable.train.run import train
+from qtable.train.validation import validate
 from search.joint import Family, finish, learn
 from search.methods import Setting
 
@@ -71,10 +71,10 @@ def trained_in(
     if (out / "summary.json").exists():
         return dict(json.loads((out / "summary.json").read_text()))
     out.mkdir(parents=True, exist_ok=True)
-    task = Classifier(load_model(model), metric)
+    task = TaskSpec(model, metric).open()
     rng = np.random.default_rng(recipe.seed)
     setting = Setting(count, rng, images.fit, task, Codec(), out.parent / "statistics.npz", family.start)
-    summary = learn(load_model(model), images, metric, setting, family, recipe, out, {"identity": {}})
+    summary = learn(images, setting, family, recipe, out, {"identity": {}})
     print(f"{out.name}: {summary['bd_rate']:+.1%} against standard tables and the untrained network", flush=True)
     return summary
 
@@ -186,9 +186,9 @@ def _alone(index: int, start: QTables, multiplier: float) -> tuple[Array, Array]
     out = RUNS / f"alone-{index}"
     if not (out / "summary.json").exists():
         recipe = replace(RECIPE, batch=RECIPE.batch // FAMILY.points)
-        network = load_model(None)
-        trained = train(network, [start], [multiplier], images(), Codec(), recipe, out, {})
-        finish(network, trained, [multiplier], images(), "top-1", Codec(), out, {})
+        task = TaskSpec().open()
+        trained = train(task, [start], [multiplier], images(), Codec(), recipe, out, {})
+        finish(task, trained, [multiplier], images(), Codec(), out, {})
     with np.load(out / "test.npz") as data:
         return data["trained_bytes"][0].astype(np.float64), data["trained_right"][0].astype(np.float64)
 
@@ -222,15 +222,15 @@ def train_test_grid() -> dict[str, Any]:
     """Top-1 at each test quality of the network as it is and of networks fine-tuned at one quality each."""
     test = [QTables.standard(q) for q in GRID]
     rows: dict[str, list[float]] = {}
-    network = load_model(None)
-    rows["not fine-tuned"] = [s.score for s in validate(network, test, images().test, Codec())]
+    task = TaskSpec().open()
+    rows["not fine-tuned"] = [s.score for s in validate(task, task.model, test, images().test, Codec())]
     for quality in GRID:
         recipe = replace(SHORT, learn="network", batch=40)
         out = RUNS / f"quality-{quality}"
         cache_ = out / "grid.json"
         if not cache_.exists():
-            trained: Trained = train(network, [QTables.standard(quality)], [0.0], images(), Codec(), recipe, out, {})
-            scores = validate(trained.network, test, images().test, Codec())
+            trained = train(task, [QTables.standard(quality)], [0.0], images(), Codec(), recipe, out, {})
+            scores = validate(task, trained.network, test, images().test, Codec())
             cache_.write_text(json.dumps([s.score for s in scores]))
         rows[f"at quality {quality}"] = json.loads(cache_.read_text())
     return {"qualities": list(GRID), "top-1": rows}

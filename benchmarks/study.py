@@ -19,11 +19,15 @@ from qtable.files import write_atomically
 from qtable.measure.evaluate import Score
 from qtable.measure.front import Curve, bd_rate, interval, resamples, size_change
 from qtable.report import plot
-from qtable.tasks.classification import COLUMNS
+from qtable.tasks.base import Outcomes
+from qtable.tasks.classification import ClassOutcomes
+from qtable.tasks.several import SideBySide
 
 SHARED: Final = Path("../shared")
 RESAMPLES: Final = 1000
 METRICS: Final = ("top-1", "agreement")
+COLUMNS: Final = ("top-1", "top-5", "agreement", "cross-entropy")
+"""What is kept of a classifier's outcomes, in this order: 0/1, 0/1, 0/1, nats."""
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Curves = list[Curve]
@@ -61,6 +65,16 @@ class Tested:
         return curves_of(self.sizes, self.scores(network, metric))
 
 
+def columns_of(outcomes: Outcomes) -> Floats:
+    """float64 [n, networks x len(COLUMNS)] of one classifier's outcomes, or of several side by side."""
+    columns: list[npt.NDArray[Any]] = []
+    for part in outcomes.parts if isinstance(outcomes, SideBySide) else (outcomes,):
+        if not isinstance(part, ClassOutcomes):
+            raise TypeError(f"outcomes of kind {part.kind!r}; only those of classifiers are kept")
+        columns += [part.cross_entropy if name == "cross-entropy" else part.hits[name] for name in COLUMNS]
+    return np.column_stack(columns).astype(np.float64)
+
+
 def kept(file: Path, networks: Sequence[str], scored: Callable[[], Sequence[Sequence[Score]]]) -> Tested:
     """What is in `file`; if it is not there, made first: scores of each part of the photos, of each table."""
     if not file.exists():
@@ -71,7 +85,7 @@ def kept(file: Path, networks: Sequence[str], scored: Callable[[], Sequence[Sequ
         np.savez_compressed(
             new,
             sizes=np.hstack([[s.photo_bytes for s in part] for part in parts]),
-            outcomes=np.hstack([[s.outcomes for s in part] for part in parts]),
+            outcomes=np.hstack([[columns_of(s.outcomes) for s in part] for part in parts]),
         )
         new.replace(file)
         print(f"{file.stem}: {time.monotonic() - start:.0f} s", flush=True)

@@ -25,7 +25,7 @@ from qtable.report import plot
 from search.closed_form import Lagrangian
 from search.published import PUBLISHED
 from search.refine import Descent
-from search.space import Space
+from search.space import TableSpace
 
 CACHE: Final = Path("runs/tables")
 OUT: Final = Path("results/imagenet-sample")
@@ -63,7 +63,7 @@ def statistics(half: int, network: str, subsampling: Subsampling, kind: str = "f
         return Sensitivity.load(path)
     kinds: dict[str, dict[str, Any]] = {
         "fisher": {},
-        "labels": {"target": "labels"},
+        "labels": {"target": "annotations"},
         "normalized": {"normalize": 1.0},
         "at compressed photos": {},
         "distillation": {"target": "distillation"},
@@ -79,7 +79,7 @@ def statistics(half: int, network: str, subsampling: Subsampling, kind: str = "f
     return measured
 
 
-def path_of(method: str, half: int, network: str, codec: Codec) -> Space:
+def path_of(method: str, half: int, network: str, codec: Codec) -> TableSpace:
     """The method's path from the photos in `half`."""
 
     def closed(kind: str = "fisher", count: int = 2) -> Lagrangian:

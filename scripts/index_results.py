@@ -307,6 +307,16 @@ SPEED: Final = (
         "python -m benchmarks.compress",
         1,
     ),
+    Row(
+        "startup/startup.json",
+        "`qtable --help`, `--version`, `inspect`, `export`, `import` beside `import numpy`",
+        lambda f: (
+            f"at most {max(c['ratio'] for c in f['commands'].values()):.1f} times,"
+            f" {max(c['core_s'] for c in f['commands'].values()):.2f} s of a core"
+        ),
+        "python -m benchmarks.startup",
+        1,
+    ),
 )
 
 

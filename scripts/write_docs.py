@@ -13,7 +13,7 @@ from typing import Final
 import typer
 from typer.cli import get_docs_for_click
 
-from qtable.cli import app, load
+from qtable.cli import COMMANDS, app, load
 from qtable.files import write_atomically
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -101,12 +101,10 @@ def slug(heading: str) -> str:
 
 def cli_page() -> str:
     """Every command with its arguments, options and defaults."""
-    group = typer.main.get_command(app)
-    assert isinstance(group, typer.core.TyperGroup)
-    context = typer.Context(group, info_name="qtable")
+    context = typer.Context(typer.main.get_command(app), info_name="qtable")
     table, sections = ["| command | |", "|---|---|"], []
-    for name in group.list_commands(context):
-        command = load(name)  # the group itself knows only its name and line
+    for name in COMMANDS:
+        command = load(name)
         summary = (command.help or "").partition("\n\n")[0].replace("\n", " ")
         table.append(f"| [`qtable {name}`](#{slug(f'qtable {name}')}) | {summary} |")
         inner = typer.Context(command, info_name=name, parent=context)

@@ -20,6 +20,7 @@ import numpy as np
 
 from qtable.codecs.base import Coder
 from qtable.codecs.plain import TableCoder, save_coder
+from qtable.codecs.task_aware import Effort
 from qtable.encoders.formats import to_cjpeg
 from qtable.files import write_atomically
 from qtable.jpeg.codec import Codec
@@ -29,14 +30,20 @@ from qtable.measure.evaluate import Evaluating, Evaluator, Score
 from qtable.measure.front import bd_rate
 from qtable.measure.sensitivity import Sensitivity
 from qtable.measure.sensitivity import measure as measure_here
-from qtable.measure.summary import QUALITIES, STANDARD, _curve, front_records, percent, pick, summarize
+from qtable.measure.summary import QUALITIES, STANDARD, _curve, front_records, judged, percent, pick, summarize
 from qtable.photos.sets import ImageSet, Photos, Split
 from qtable.progress import Watch
 from qtable.report import plot
-from qtable.tasks.base import DifferentiableTask
+from qtable.tasks.base import DifferentiableTask, Task
+from qtable.tasks.opening import TaskSpec
+from qtable.tasks.several import Several
+from search.base import Searcher
+from search.closed_form import Sweep
+from search.looking import looking
 from search.methods import METHODS, Setting, candidates, needs_gradients
 from search.racing import Racing, rungs, shuffled
 from search.run import Measure, Measuring, search
+from search.space import Plain, Space
 
 MakeEvaluator = Callable[[Split, Photos], Evaluating]
 """Makes the evaluator of a split, whose photos these are."""
@@ -61,7 +68,8 @@ class Plan:
 
     max_drop: also pick the smallest tables whose score is at most this much (a fraction) below the uncompressed
     photos', with 95% confidence. start: see `Setting`. racing: candidates may be dropped after a part of the photos,
-    and the budget counts what was looked at.
+    and the budget counts what was looked at. effort: of files that look through networks (see `TaskAware`), for which
+    `method` is the closed form's path; None for plain tables.
     """
 
     method: str = "closed-form"
@@ -71,6 +79,7 @@ class Plan:
     max_drop: float | None = None
     start: str | None = None
     racing: bool = False
+    effort: Effort | None = None
 
     def __post_init__(self) -> None:
         if self.max_drop is not None and not 0 < self.max_drop < 1:
@@ -81,6 +90,8 @@ class Plan:
             raise ValueError(f"budget {self.budget}; allowed: 1 evaluation or more")
         if not 1 <= self.count <= 3:
             raise ValueError(f"{self.count} tables; allowed: 1, 2 or 3")
+        if self.effort is not None and (self.method != "closed-form" or self.start is not None):
+            raise ValueError("a task-aware front is the closed form's path; leave method and start out")
 
 
 def optimize(
@@ -93,31 +104,35 @@ def optimize(
     watch: Watch = lambda *_: None,
     workforce: Workforce | None = None,
     known: Path | None = None,
+    through: Sequence[tuple[TaskSpec, DifferentiableTask]] = (),
+    judges: Mapping[str, Task] | None = None,
 ) -> dict[str, Any]:
     """Run the main job in folder `out`, or continue it there; returns what summary.json holds.
 
     header: the archive's first line; its "identity" guards against continuing another run. workforce: by default this
     process. known: the folder of a run on the same photos and model, from which a new run takes the standard tables'
-    scores and the statistics.
+    scores and the statistics. through: the networks that tables, and with an effort files,
+    are made for together; without any, tables are for the task alone. judges: by name, tasks that look at the tested
+    files, too; nothing is chosen by them.
 
     Ctrl-C ends the search, and what was found by then is tested and written ("interrupted": true); a second Ctrl-C
     stops at once.
     """
-    workforce = workforce or Workforce(lambda _, photos: Evaluator(photos, task))
+    looks = {"search": task, "test": Several([task, *judges.values()]) if judges else task}
+    workforce = workforce or Workforce(lambda split, photos: Evaluator(photos, looks[split]))
     _make_folder(out)
     if needs_gradients(plan.method, plan.start) and not (out / "statistics.npz").exists():
-        measure_here(images.fit.subset([0]), task, codec)  # refuses a model without gradients before long work begins
+        for each in [looked for _, looked in through] or [task]:
+            measure_here(images.fit.subset([0]), each, codec)  # refuses models without gradients before long work
     with ExitStack() as stack:
         parts = rungs(shuffled(images.search)) if plan.racing else [images.search]
         on_search = [stack.enter_context(workforce.evaluator("search", photos)) for photos in parts]
         on_test = stack.enter_context(workforce.evaluator("test", images.test))
         archive = stack.enter_context(Archive(out / "archive.jsonl", _with_answers(header, on_search)))
         if not len(archive):
-            (out / "statistics.npz").unlink(missing_ok=True)  # another run's
-            if known is not None:
-                _take_over(known, out, archive)
-        race = Racing(on_search, archive, task.metric)
-        measure: Measure = race if plan.racing else Measuring(on_search[0], "search", archive, workforce.at_once)
+            _begin(out, archive, known)
+        race, at_once = Racing(on_search, archive, task.metric), workforce.at_once
+        measure: Measure = race if plan.racing else Measuring(on_search[0], "search", archive, at_once)
         interrupted = False
         try:
             _standard(race.full, codec, "search", watch)
@@ -132,13 +147,24 @@ def optimize(
                 measure=workforce.measure,
                 progress=lambda done, total: watch("sensitivity on fit", done, total, ""),
             )
-            space, searcher = candidates(plan.method, setting)
+            space, searcher = _candidates(plan, setting, through, out)
             search(space, searcher, measure, plan.budget, plan.method, _best_so_far(archive, plan.budget, watch))
         except KeyboardInterrupt:
             interrupted = True
-        summary, found = _tested(images, task, codec, plan, archive, on_test, interrupted, watch)
+        summary, found = _tested(images, task, codec, plan, archive, on_test, interrupted, watch, tuple(judges or ()))
         _write(out, summary, found)
         return summary
+
+
+def _candidates(
+    plan: Plan, setting: Setting, through: Sequence[tuple[TaskSpec, DifferentiableTask]], out: Path
+) -> tuple[Space, Searcher]:
+    """Where to search and how: by the plan's method; along one path if networks are to be looked through."""
+    if not through:
+        return candidates(plan.method, setting)
+    effort = plan.effort or "frequency"
+    space = looking(through, setting.fit, setting.codec, plan.count, effort, out, setting.progress)
+    return (Plain(space.path, setting.codec) if plan.effort is None else space), Sweep(space.box)
 
 
 def _tested(
@@ -150,6 +176,7 @@ def _tested(
     on_test: Evaluating,
     interrupted: bool,
     watch: Watch,
+    judges: Sequence[str],
 ) -> tuple[dict[str, Any], list[Score]]:
     """The front that `search` chose, measured on `test`: the summary, and the scores of what was found."""
     chosen = front_records(archive)
@@ -166,6 +193,8 @@ def _tested(
     summary = summarize(archive, baseline, found, images, task, codec, np.random.default_rng(plan.seed))
     clean = on_test.clean()
     summary["clean"] = clean.score()
+    if judges:
+        summary["judges"] = judged(judges, baseline, found, clean, np.random.default_rng(plan.seed))
     if plan.max_drop is not None:
         summary["max_drop"] = pick(baseline, found, clean, task.metric, plan.max_drop)
     tried = [r for r in archive if r.split == "search" and r.origin != STANDARD]
@@ -179,7 +208,12 @@ def _with_answers(header: Mapping[str, Any], evaluators: Sequence[Evaluating]) -
     return {**header, "identity": {**header["identity"], "answers": answers}}
 
 
-def _take_over(known: Path, out: Path, archive: Archive) -> None:
+def _begin(out: Path, archive: Archive, known: Path | None) -> None:
+    """A new run has no statistics but what it takes over from a known one."""
+    for statistics in out.glob("statistics*.npz"):
+        statistics.unlink()
+    if known is None:
+        return
     if (known / "statistics.npz").exists():
         shutil.copy(known / "statistics.npz", out / "statistics.npz")
     for record in Archive(known / "archive.jsonl"):

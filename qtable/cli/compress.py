@@ -16,10 +16,20 @@ import typer
 
 from qtable.cli.common import say
 from qtable.cli.console import progress_watch
-from qtable.cli.options import AsJson, Cluster, EntropyOption, Seed, SubsamplingOption, TablesOption
+from qtable.cli.lending import models_to_lend
+from qtable.cli.options import (
+    AsJson,
+    Cluster,
+    Device,
+    EntropyOption,
+    Seed,
+    SeveralModels,
+    SubsamplingOption,
+    TablesOption,
+)
+from qtable.codecs.plain import open_coder
 from qtable.compress import MetadataPolicy, Recipe, Summary, check_apart, compress, processes, sample
 from qtable.jpeg.codec import Codec
-from qtable.jpeg.tables import QTables
 from qtable.measure.cluster import ClusterError, connect
 from qtable.measure.front import interval, resamples
 from qtable.measure.summary import RESAMPLES, percent
@@ -44,6 +54,8 @@ def compress_command(
     source: Source,
     target: Target,
     tables: TablesOption,
+    model: SeveralModels = None,
+    device: Device = "cpu",
     subsampling: SubsamplingOption = "4:2:0",
     entropy: EntropyOption = "optimized",
     metadata: Metadata = "keep",
@@ -57,10 +69,11 @@ def compress_command(
     as_json: AsJson = False,
 ) -> None:
     """Write photos anew with these tables into another folder; the originals stay as they are."""
-    quantization, codec = QTables.parse(tables), Codec(subsampling, entropy)
+    coder = open_coder(tables, Codec(subsampling, entropy))
+    models = models_to_lend(coder, model, device)
     if dry_run:
         check_apart(source, target)
-        _estimate(source, Recipe(quantization, codec, metadata, skip_larger, max_pixels), sample_size, seed, as_json)
+        _estimate(source, Recipe(coder, metadata, skip_larger, max_pixels), sample_size, seed, as_json)
         return
     if workers is not None and cluster is not None:
         raise ValueError("--cluster has its own workers; leave --workers out")
@@ -75,8 +88,8 @@ def compress_command(
             summary = compress(
                 source,
                 target,
-                quantization,
-                codec,
+                coder,
+                models=models,
                 metadata=metadata,
                 skip_larger=skip_larger,
                 max_pixels=max_pixels,

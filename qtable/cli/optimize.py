@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -24,14 +24,16 @@ from qtable.cli.options import (
     Data,
     Device,
     EntropyOption,
+    Judges,
     Limit,
-    Model,
+    Models,
     Out,
     Resize,
     Seed,
     SubsamplingOrAuto,
 )
 from qtable.cli.provenance import header_of
+from qtable.codecs.task_aware import Effort
 from qtable.jpeg.codec import Codec
 from qtable.jpeg.tables import QTables
 from qtable.measure.cluster import ClusterEvaluator, Job, connect, measure_over
@@ -40,11 +42,22 @@ from qtable.measure.summary import max_drop_sentence, percent, three_savings
 from qtable.photos.sets import ImageSet
 from qtable.progress import Progress as DataProgress
 from qtable.tasks.base import DifferentiableTask
-from qtable.tasks.opening import TaskSpec
+from qtable.tasks.opening import TaskSpec, weights_digest
 from search.chroma import optimize_sampling, sentences
 from search.methods import METHODS
 from search.optimize import Plan, Workforce, optimize
 
+EncoderOption = Annotated[
+    Literal["tables", "task-aware"],
+    typer.Option(help="tables: for any encoder; task-aware: files whose levels are chosen through networks, too."),
+]
+EffortOption = Annotated[
+    Effort,
+    typer.Option(
+        help="Of the task-aware encoder: weights of each photo by its gradients; crop: of each frequency, and nothing"
+        " where no network looks; frequency: of each frequency."
+    ),
+]
 Method = Annotated[str, typer.Option(help=f"How to search: {', '.join(METHODS)}.")]
 Start = Annotated[
     str | None, typer.Option(help="Search around standard tables, the closed-form ones, or a run FOLDER's front.")
@@ -60,7 +73,10 @@ MaxDrop = Annotated[
 
 def optimize_command(
     data: Data = None,
-    model: Model = None,
+    model: Models = None,
+    encoder: EncoderOption = "tables",
+    effort: EffortOption = "photo",
+    judge: Judges = None,
     method: Method = "closed-form",
     budget: Budget = 40,
     tables: Count = 2,
@@ -80,22 +96,29 @@ def optimize_command(
     as_json: AsJson = False,
 ) -> None:
     """Find tables that make smaller files at equal score, and test them on photos that no search has seen."""
-    plan = Plan(method, budget, tables, seed, None if max_drop is None else _fraction(max_drop), start, racing)
+    drop = None if max_drop is None else _fraction(max_drop)
+    plan = Plan(method, budget, tables, seed, drop, start, racing, effort if encoder == "task-aware" else None)
     codec = Codec("4:2:0" if subsampling == "auto" else subsampling, entropy)
-    spec = TaskSpec(model, metric, device)
-    task = open_task(spec)
+    specs = [TaskSpec(each, metric, device) for each in model or ()] or [TaskSpec(None, metric, device)]
+    tasks, judges = [open_task(spec) for spec in specs], _judges(judge, metric, device)
+    spec, task = specs[0], tasks[0]
+    through = list(zip(specs, tasks, strict=True)) if len(specs) > 1 or plan.effort is not None else []
     with progress_watch() as watch:
         images = open_images(data, resize, limit, watch)
-        header = header_of(images, model, task, codec)
-        header["identity"] |= _identity(plan)
-        if workers is not None or cluster is not None:
-            _check_workable(subsampling, racing)
+        header = header_of(images, spec.model, task, codec)
+        header["identity"] |= _identity(plan) | {
+            "through": [weights_digest(looked.model)[:16] for _, looked in through],
+            "judges": {name: weights_digest(judging.model)[:16] for name, judging in judges.items()},
+        }
+        _check_workable((workers, cluster) != (None, None), subsampling, racing, bool(through or judges))
         if subsampling == "auto":
             summary = optimize_sampling(images, task, entropy, plan, out, header, watch)
         else:
             job = Job(data, resize, limit, spec)
             with _workforce(cluster, workers, job, images, task, codec) as workforce:
-                summary = optimize(images, task, codec, plan, out, header, watch, workforce)
+                summary = optimize(
+                    images, task, codec, plan, out, header, watch, workforce, through=through, judges=judges
+                )
     if as_json:
         print(json.dumps(summary))
     elif subsampling == "auto":
@@ -123,13 +146,24 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "seed": plan.seed,
         "start": plan.start,
         "racing": plan.racing,
+        "effort": plan.effort,
     }
 
 
-def _check_workable(subsampling: str, racing: bool) -> None:
-    """ValueError for what other processes cannot do."""
-    for option, asked in (("--subsampling auto", subsampling == "auto"), ("--racing", racing)):
-        if asked:
+def _judges(models: list[str] | None, metric: str, device: str) -> dict[str, DifferentiableTask]:
+    """By what the user calls them. ValueError for one that is named twice."""
+    if len(set(models or ())) < len(models or ()):
+        raise ValueError(f"--judge {', '.join(models or ())}: one of them is named twice")
+    return {model: open_task(TaskSpec(model, metric, device)) for model in models or ()}
+
+
+def _check_workable(elsewhere: bool, subsampling: str, racing: bool, several: bool) -> None:
+    """ValueError for what other processes, or the runs of two samplings, cannot do."""
+    if subsampling == "auto" and several:
+        raise ValueError("--subsampling auto makes tables for one --model, without --judge")
+    options = ("--subsampling auto", subsampling == "auto"), ("--racing", racing), ("several networks", several)
+    for option, asked in options:
+        if elsewhere and asked:
             raise ValueError(f"{option} runs in this process; leave --workers and --cluster out")
 
 
@@ -161,7 +195,8 @@ def _show_samplings(summary: dict[str, Any], out: Path) -> None:
         printer.print(line)
     for name, rate in (*summary["samplings"].items(), ("best of both", summary)):
         low, high = map(percent, rate["bd_rate_ci"])
-        printer.print(f"{name}: {percent(rate['bd_rate'])} bytes at equal score [{low}, {high}] against standard 4:2:0")
+        change = f"{percent(rate['bd_rate'])} bytes at equal score [{low}, {high}]"
+        printer.print(f"{name}: {change} against standard 4:2:0", markup=False)
     printer.print(f"picture  {out / 'front.png'}\nruns     {out / '420'}, {out / '444'}")
 
 
@@ -184,6 +219,10 @@ def _show(summary: dict[str, Any], out: Path) -> None:
     printer.print(f"{summary['metric']} of the uncompressed test photos: {summary['clean']:.1%}")
     if table.row_count:
         printer.print(table)
+    for judge in summary.get("judges", ()):
+        low, high = map(percent, judge["bd_rate_ci"])
+        change = f"{percent(judge['bd_rate'])} bytes at equal {summary['metric']} [{low}, {high}]"
+        printer.print(f"{judge['model']}, by which nothing was chosen: {change}", markup=False, soft_wrap=True)
     low, high = summary["bd_rate_ci"]
     printer.print(
         f"Over the whole front: {percent(summary['bd_rate'])} bytes at equal score [{percent(low)}, {percent(high)}]"

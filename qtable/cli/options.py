@@ -25,6 +25,27 @@ Model = Annotated[
         " models only from people whom you trust. \\[default: the embedded task's network]"
     ),
 ]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="FILE.py:NAME or package.module:NAME, with @WEIGHTS.safetensors or .pth behind it if need be; FILE.pt2"
+        " (torch.export); FILE.ts (TorchScript); FILE.onnx (no gradients). Repeatable: the first is scored, tables and"
+        " files are made for all. All but ONNX executes code of the file: take models only from people whom you trust."
+        " \\[default: the embedded task's network]",
+    ),
+]
+Judges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--judge",
+        help="A network that nothing is chosen by, named like --model: it looks at the tested files, too; repeatable.",
+    ),
+]
+SeveralModels = Annotated[
+    list[str] | None,
+    typer.Option(help="A network that task-aware files are made for, named as elsewhere; repeatable. Its code is run."),
+]
 Resize = Annotated[int | None, typer.Option(help="Scale photos: pixels of the shorter side.")]
 Limit = Annotated[int | None, typer.Option(help="Use at most this many photos.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 ...")]

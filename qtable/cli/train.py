@@ -158,7 +158,8 @@ def _show(summary: dict[str, Any], out: Path, recipe: Recipe) -> None:
     low, high = map(percent, summary["bd_rate_ci"])
     printer.print(
         f"{percent(summary['bd_rate'])} bytes at equal score [{low}, {high}] against standard tables and the untrained"
-        f" network (BD-rate); best validated after step {summary['best_step']}."
+        f" network (BD-rate); best validated after step {summary['best_step']}.",
+        markup=False,
     )
     if not summary["best_step"] and not summary["interrupted"]:
         printer.print(

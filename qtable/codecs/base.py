@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any, ClassVar, Final, Self
 
 from qtable.jpeg.codec import RGB, decode
@@ -72,3 +74,8 @@ class Coder(ABC):
         if name not in Coder._kinds:
             raise ValueError(f"a coder of kind {name!r:.40} is unknown here; known: {', '.join(sorted(KINDS))}")
         return Coder._kinds[name].from_dict(data)
+
+
+def digest_of(coder: Coder) -> str:
+    """Short hex digest of what remakes a coder."""
+    return sha256(json.dumps(coder.written(), sort_keys=True).encode()).hexdigest()[:16]

@@ -42,24 +42,20 @@ MOST_KEPT: Final = 512 << 20
 class Network:
     """A network that is looked through, and what is usual for it (see `Usual`).
 
-    model: as a user names it, None for the embedded one. metric: of its task, which does not matter here but for how
-    it is opened. weights: digest of its weights (`weights_digest`): another network is refused. feeling, error: 192
-    numbers each, of Y, Cb, Cr and natural frequency.
+    model: as a user named it, None for the embedded one; for people. weights: digest of its weights, by which it is
+    found among the tasks that were lent (`lend`): another network is refused, and no code runs because a file names
+    it. feeling, error: 192 numbers each, of Y, Cb, Cr and natural frequency.
     """
 
     model: str | None
     weights: str
     feeling: tuple[float, ...]
     error: tuple[float, ...]
-    device: str = field(default="cpu", compare=False)
 
     @classmethod
     def of(cls, spec: TaskSpec, task: DifferentiableTask, usual: Usual) -> Self:
-        """The network of an open task, which encoders in this process need not open again."""
-        digest = weights_digest(task.model)
-        with _lock:
-            _opened[digest] = task
-        return cls(spec.model, digest, _numbers(usual.feeling), _numbers(usual.error), spec.device)
+        """The network of an open task, which is lent to the encoders of this process."""
+        return cls(spec.model, lend(task), _numbers(usual.feeling), _numbers(usual.error))
 
     def __post_init__(self) -> None:
         for name in ("feeling", "error"):
@@ -82,22 +78,28 @@ class Network:
         return Usual(np.array(self.feeling).reshape(3, 64), np.array(self.error).reshape(3, 64))
 
     def task(self) -> DifferentiableTask:
-        """Opened once in a process. ModelError if it is not there, or has other weights."""
-        with _lock:
-            if self.weights not in _opened:
-                task = TaskSpec(self.model, "agreement", self.device).open()
-                found = weights_digest(task.model)
-                if found != self.weights:
-                    raise ModelError(
-                        f"model {self.model or 'embedded'!r} has other weights ({found[:12]}) than the coder was made"
-                        f" with ({self.weights[:12]})"
-                    )
-                _opened[found] = task
-            return _opened[self.weights]
+        """The task that was lent. ModelError if none with these weights was."""
+        if self.weights in _lent:
+            return _lent[self.weights]
+        if self.model is None:
+            lend(TaskSpec(metric="agreement").open())
+        if self.weights not in _lent:
+            others = f"; given are others, of weights {', '.join(d[:8] for d in _lent)}" if _lent else ""
+            raise ModelError(
+                f"these files are made by looking through {self.model or 'the embedded network'} (weights"
+                f" {self.weights[:8]}): name that model{others}"
+            )
+        return _lent[self.weights]
 
 
-_lock = threading.RLock()
-_opened: dict[str, DifferentiableTask] = {}
+_lent: dict[str, DifferentiableTask] = {}
+
+
+def lend(task: DifferentiableTask) -> str:
+    """Let the encoders of this process look through a task's network; returns the digest of its weights."""
+    digest = weights_digest(task.model)
+    _lent[digest] = task
+    return digest
 
 
 def _numbers(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
@@ -162,7 +164,9 @@ class TaskAware(Coder, kind="task-aware"):
     def encode_all(self, photos: Sequence[RGB]) -> list[bytes]:
         """The files of photos of one size: one gradient pass for all."""
         return [
-            write_coefficients(self.levels(prepared), self.quantization, *photo.shape[:2], self.codec.subsampling)
+            write_coefficients(
+                self.levels(prepared), self.quantization, photo.shape[0], photo.shape[1], self.codec.subsampling
+            )
             for photo, prepared in zip(photos, self.prepared(photos), strict=True)
         ]
 

@@ -25,11 +25,12 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from qtable.codecs.base import Coder
 from qtable.compress.journal import Entry, Journal, Row, Summary
 from qtable.compress.metadata import Metadata, read_metadata, upright, with_metadata
 from qtable.compress.photo import MetadataPolicy, Recipe, Skip
@@ -45,10 +46,12 @@ from qtable.compress.sources import (
     target_names,
 )
 from qtable.compress.worker import Job, Source, discard, read_tar, why_dropped, work
-from qtable.jpeg.codec import Codec
-from qtable.jpeg.tables import QTables
+from qtable.jpeg.codec import library_versions
 from qtable.photos.opening import MAX_PIXELS
 from qtable.progress import Progress
+
+if TYPE_CHECKING:
+    from qtable.tasks.opening import TaskSpec
 
 __all__ = [
     "JOURNAL",
@@ -83,9 +86,9 @@ CHUNK_BYTES: Final = 1 << 22
 def compress(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    tables: QTables,
-    codec: Codec,
+    coder: Coder,
     *,
+    models: Sequence[TaskSpec] = (),
     metadata: MetadataPolicy = "keep",
     skip_larger: bool = False,
     max_pixels: int = MAX_PIXELS,
@@ -98,11 +101,13 @@ def compress(
     Other files are copied, what cannot be a JPEG faithfully is left out; target/manifest.jsonl has a line for each. The
     same call continues what was interrupted, and brings a target up to date; other options are refused.
 
+    models: what a coder that looks through networks is lent, opened once by each worker.
+
     workers: 1 works in this process; more (None: one for each core) in processes of their own; with an `executor`, how
     many it has. progress: called with (done, total) files. CompressError says what cannot be; OSError what cannot be
     read or written at the start.
     """
-    recipe = Recipe(tables, codec, metadata, skip_larger, max_pixels)
+    recipe = Recipe(coder, metadata, skip_larger, max_pixels)
     workers = (os.cpu_count() or 1) if workers is None else workers
     if workers < 1:
         raise CompressError(f"{workers} workers; allowed: 1 or more")
@@ -115,7 +120,9 @@ def compress(
         _remove_parts(folder)
         if executor is None and workers > 1:
             executor = stack.enter_context(processes(workers))
-        job = Job(root.resolve(), folder.resolve(), recipe, codec.to_dict())
+        job = Job(
+            root.resolve(), folder.resolve(), recipe, library_versions(), tuple(spec.absolute() for spec in models)
+        )
         todo = _todo(items, journal, folder)
         done = len(items) - len(todo)
         chunks = _chunks([item for item in todo if item.reason is None], journal)

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
+from qtable.codecs.base import Coder, digest_of
 from qtable.compress.metadata import (
     APP2,
     EXIF,
@@ -23,10 +24,9 @@ from qtable.compress.metadata import (
     upright,
     with_metadata,
 )
-from qtable.jpeg.codec import MAX_SIDE, RGB, Codec
+from qtable.jpeg.codec import MAX_SIDE, RGB, decode, library_versions
 from qtable.jpeg.header import read_header
 from qtable.jpeg.markers import FRAMES, JpegError
-from qtable.jpeg.tables import QTables
 from qtable.photos.opening import MAX_PIXELS
 
 MetadataPolicy = Literal["keep", "strip"]
@@ -58,8 +58,7 @@ class Recipe:
     max_pixels: larger photos are skipped. ValueError for anything else.
     """
 
-    tables: QTables
-    codec: Codec
+    coder: Coder
     metadata: MetadataPolicy = "keep"
     skip_larger: bool = False
     max_pixels: int = MAX_PIXELS
@@ -77,8 +76,8 @@ class Recipe:
     def identity(self) -> dict[str, Any]:
         """What must be the same for a run to be continued."""
         return {
-            "tables": self.tables.digest()[:16],
-            **self.codec.to_dict(),
+            "coder": digest_of(self.coder),
+            **library_versions(),
             "metadata": self.metadata,
             "skip_larger": self.skip_larger,
             "max_pixels": self.max_pixels,
@@ -95,7 +94,7 @@ class Recipe:
             image, metadata = upright(image, orientation(metadata.exif)) if metadata.exif else image, Metadata()
         else:
             metadata, note = fitted(metadata)
-        encoded = with_metadata(self.codec.encode(image, self.tables), metadata)
+        encoded = with_metadata(self.coder.encode(image), metadata)
         if self.skip_larger and is_jpeg and len(encoded) >= len(data):
             return data, "kept", None
         return encoded, "compressed", note
@@ -122,7 +121,7 @@ class Recipe:
                         raise Skip("colour mode CMYK")
             if any(m == APP2 and payload.startswith(b"MPF\0") for m, payload in segments) and _is_several(data):
                 raise Skip("several pictures")
-            return self.codec.decode(data), metadata_of(segments)
+            return decode(data), metadata_of(segments)
         except (JpegError, struct.error) as error:
             if b"\xff\xd9" not in data[-64:] and _is_whole(data):
                 raise Skip("bytes after the picture's end") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import functools
 import hashlib
 import io
 import os
@@ -13,33 +14,41 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 from PIL import _imaging
 
 from qtable.compress.journal import Entry, Row, output, write_error
 from qtable.compress.photo import Recipe, Skip
 from qtable.compress.sources import JOURNAL, CompressError, Item, is_photo, target_names
+from qtable.jpeg.codec import library_versions
+from qtable.tasks.base import ModelError
+
+if TYPE_CHECKING:
+    from qtable.tasks.opening import TaskSpec
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker must know. Absolute paths; `versions` as the driver's codec has them."""
+    """What every worker must know. Absolute paths; `versions` of the driver's libraries; models to be lent."""
 
     root: Path
     target: Path
     recipe: Recipe
     versions: dict[str, str]
+    models: tuple[TaskSpec, ...] = ()
 
 
 def work(job: Job, items: Sequence[tuple[Item, Entry | None]]) -> list[Entry]:
     """Write the outputs of these items; with each comes what an earlier run made of it. CompressError if that fails."""
     here = socket.gethostname()
-    if (versions := job.recipe.codec.to_dict()) != job.versions:
+    if (versions := library_versions()) != job.versions:
         ours, others = (", ".join(v.values()) for v in (versions, job.versions))
         raise CompressError(f"worker on {here}: its codec is {ours}; the driver's {others}")
     if not (job.target / JOURNAL).exists():
         raise CompressError(f"worker on {here}: its {job.target} is not the driver's; they need the same file system")
+    for spec in job.models:
+        _lend(spec)
     entries = []
     with _reused_memory():
         for item, known in items:
@@ -52,6 +61,17 @@ def work(job: Job, items: Sequence[tuple[Item, Entry | None]]) -> list[Entry]:
             except OSError as error:
                 raise write_error(job.target, error) from None
     return entries
+
+
+@functools.cache
+def _lend(spec: TaskSpec) -> None:
+    """Once in a process, which then computes with one thread: there are as many workers as cores."""
+    import torch
+
+    from qtable.codecs.task_aware import lend
+
+    torch.set_num_threads(1)
+    lend(spec.open())
 
 
 @contextmanager
@@ -154,6 +174,8 @@ def _converted(job: Job, source: str, member: str | None, target: str, data: byt
         made, action, note = job.recipe(data)
     except Skip as skip:
         return b"", Row(source, member, None, "skipped", len(data), None, before, None, str(skip))
+    except ModelError as error:
+        raise CompressError(f"{source if member is None else f'{source}: {member}'}: {error}") from None
     after = hashlib.sha256(made).hexdigest()
     return made, Row(source, member, target, action, len(data), len(made), before, after, note)
 

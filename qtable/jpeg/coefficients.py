@@ -94,11 +94,10 @@ def order_of(planes: Sequence[npt.NDArray[np.generic]], subsampling: Subsampling
 
 
 class _Scan:
-    """What the levels of a photo become in a file."""
+    """What the levels of a photo become in a file: `scan.symbols`, codes [1024] by key, symbols in all DHTs."""
 
     def __init__(self, levels: Coefficients, subsampling: Subsampling, entropy: Entropy) -> None:
         self.entries, self.bounds, self.counts = _symbols(levels, subsampling)
-        self.tables: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]] = []
         if entropy == "standard":
             self.codes, self.listed = _standard_codes(), _STANDARD_SYMBOLS
         elif entropy == "optimized":

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from qtable.codecs.looking import FLOOR, Usual
+from qtable.jpeg.tables import QTables
 from qtable.measure.sensitivity import BINS, RESOLUTION, Histograms, Sensitivity
 
 Floats = npt.NDArray[np.float64]
@@ -54,3 +58,17 @@ def entropy_bits(statistics: Sensitivity) -> Floats:
 
 def _n_log_n(n: Floats) -> Floats:
     return np.where(n > 0, n * np.log2(np.maximum(n, 1)), 0.0)
+
+
+def usual_of(statistics: Sensitivity, at: QTables) -> Usual:
+    """What is usual over the photos of statistics that were measured at these tables."""
+    number = np.maximum(statistics.levels.sum(axis=2), 1)
+    squares = statistics.levels @ np.square(np.arange(BINS) / RESOLUTION) / number
+    steps = at.components().reshape(3, 64).astype(float)
+    return Usual(statistics.costs.sum(axis=2) / number, np.minimum(np.square(steps) / 12, squares))
+
+
+def together(statistics: Sequence[Sensitivity], usual: Sequence[Usual]) -> Sensitivity:
+    """Statistics of several networks on the same photos as one: the mean of their costs, each in its usual total."""
+    shares = [s.costs / max(float(u.total.sum()), FLOOR) for s, u in zip(statistics, usual, strict=True)]
+    return replace(statistics[0], costs=np.sum(shares, axis=0) / len(shares))

@@ -17,6 +17,7 @@ from qtable.measure.front import Curve, Floats, Measured, bd_rate, hypervolume, 
 from qtable.measure.noninferiority import Change, last_non_inferior, photos_needed
 from qtable.photos.sets import ImageSet, Split
 from qtable.tasks.base import Outcomes, Task
+from qtable.tasks.several import part_of
 
 QUALITIES: Final = (5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 70, 75, 80, 85, 90, 95)
 """The standard tables that everything is compared with."""
@@ -114,6 +115,40 @@ def _savings(
             {"quality": quality, "score": level, "change": change, "change_ci": interval(resampled), "use": use}
         )
     return savings
+
+
+def judged(
+    names: Sequence[str],
+    baseline: Sequence[Score],
+    found: Sequence[Score],
+    clean: Outcomes,
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """What networks say that nothing was chosen by: of each the BD-rate with its paired interval, and both curves.
+
+    Scores and clean outcomes are those of `Several`, whose tasks after the first are the judges.
+    """
+    draws, rows = resamples(len(clean), RESAMPLES, rng), []
+    for i, name in enumerate(names, start=1):
+        standard, ours = (
+            Measured.of([Score(s.coder, s.photo_bytes, part_of(s.outcomes, i)) for s in scores])
+            for scores in (baseline, found)
+        )
+        rates = [bd_rate(standard.curve(draw), ours.curve(draw)) for draw in draws]
+        points = [
+            [{"bytes": float(b), "score": float(s)} for b, s in zip(*m.points(), strict=True)] for m in (standard, ours)
+        ]
+        rows.append(
+            {
+                "model": name,
+                "clean": part_of(clean, i).score(),
+                "bd_rate": bd_rate(standard.curve(), ours.curve()),
+                "bd_rate_ci": interval(rates),
+                "baseline": points[0],
+                "front": points[1],
+            }
+        )
+    return list(numbers(rows))
 
 
 def numbers(value: Any) -> Any:

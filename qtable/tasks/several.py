@@ -61,3 +61,10 @@ class Several:
     def outcomes(self, decoded: Sequence[RGB], targets: Targets) -> SideBySide:
         """Of each task."""
         return SideBySide(tuple(task.outcomes(decoded, own) for task, own in zip(self.tasks, targets, strict=True)))
+
+
+def part_of(outcomes: Outcomes, index: int) -> Outcomes:
+    """Those of one of several tasks. ValueError for outcomes of one task alone."""
+    if not isinstance(outcomes, SideBySide):
+        raise ValueError(f"outcomes of kind {outcomes.kind!r} are those of one task; expected several")
+    return outcomes.parts[index]

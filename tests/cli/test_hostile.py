@@ -193,7 +193,7 @@ def test_printable_keeps_what_can_be_read() -> None:
 def test_a_full_disk_loses_nothing_that_was_written(
     job: Path, tmp_path: Path, disk: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.optimize.RESAMPLES", 50)
+    monkeypatch.setattr("qtable.measure.summary.RESAMPLES", 50)
     plan = ["--budget", "3", "--tables", "1", "--method", "rd-opt"]
     status, _, errors = run(*optimize(job, tmp_path / "whole", *plan))
     assert status == 0, errors

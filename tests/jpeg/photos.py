@@ -61,6 +61,19 @@ def random_planes(rng: np.random.Generator, height: int, width: int, subsampling
     return y_, cb, cr
 
 
+def weights_like(rng: np.random.Generator, planes: Planes) -> Planes:
+    """Weights of very different sizes, a quarter of them 0, and a quarter of the blocks."""
+    y, cb, cr = (
+        (
+            rng.exponential(1, p.shape) ** 2
+            * (rng.random(p.shape) < 0.75)
+            * (rng.random(p.shape[:2]) < 0.75)[..., None, None]
+        ).astype(np.float32)
+        for p in planes
+    )
+    return y, cb, cr
+
+
 def random_levels(
     rng: np.random.Generator, height: int, width: int, subsampling: Subsampling, density: float
 ) -> Coefficients:

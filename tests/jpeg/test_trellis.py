@@ -14,123 +14,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from qtable.jpeg.codec import SUBSAMPLINGS, Codec, Subsampling, decode
-from qtable.jpeg.coefficients import (
-    Coefficients,
-    exact_size,
-    luma_order,
-    read_coefficients,
-    symbol_counts,
-    write_coefficients,
-)
+from qtable.jpeg.coefficients import Coefficients, exact_size, read_coefficients, symbol_counts, write_coefficients
 from qtable.jpeg.kernels import trellis as kernels
 from qtable.jpeg.proxies import _code_lengths
 from qtable.jpeg.tables import ZIGZAG, QTables
-from qtable.jpeg.trellis import Lengths, Planes, code_lengths, objective, optimal_levels, rounded, trellis
-from tests.jpeg.photos import SIZES, photo, planes_of, random_planes
+from qtable.jpeg.trellis import Planes, code_lengths, objective, optimal_levels, rounded, trellis
+from tests.jpeg.photos import SIZES, photo, planes_of, random_planes, weights_like
+from tests.jpeg.plain import block_bits, reference, size_of
 
 every_subsampling = pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
-Block = Sequence[float]
-
-
-# ---- plain forms ----------------------------------------------------------------------------------------------
-
-
-def size_of(level: int) -> int:
-    return abs(level).bit_length()
-
-
-def block_bits(levels: Sequence[int], lengths: np.ndarray) -> float:
-    """Bits of the AC of a block along the zigzag, levels[0] apart; jchuff.c `encode_one_block`."""
-    bits, run = 0.0, 0
-    for level in levels[1:]:
-        if level == 0:
-            run += 1
-            continue
-        bits += (run >> 4) * lengths[0xF0] + lengths[(run & 15) << 4 | size_of(level)] + size_of(level)
-        run = 0
-    return bits + (lengths[0] if run else 0)
-
-
-def reference_ac(f: Block, w: Block, q: Block, nearest: Sequence[int], lengths: np.ndarray, price: float) -> list[int]:
-    """The best path, along the zigzag; f, w, q: Python's floats. All as `kernels.optimal_ac` says it."""
-    levels = [0] * 64
-    if not any(w[k] > 0 and nearest[k] for k in range(1, 64)):
-        return levels
-    cost, best = {0: 0.0}, {0: (0, 0)}
-    for k in (k for k in range(1, 64) if nearest[k]):
-        top = abs(nearest[k])
-        options = []
-        for level in [top, *((1 << s) - 1 for s in range(size_of(top) - 1, 0, -1))]:
-            error = w[k] * (q[k] * level) * (q[k] * level - 2 * abs(f[k]))
-            for j in cost:
-                run = k - j - 1
-                code = (run >> 4) * lengths[0xF0] + lengths[(run & 15) << 4 | size_of(level)] + size_of(level)
-                options.append((cost[j] + price * code + error, level, j))
-        least = min(option[0] for option in options)
-        total, level, j = next(option for option in options if option[0] == least)
-        cost[k], best[k] = total, (level, j)
-    end = {k: c + (0 if k == 63 else price * lengths[0]) for k, c in cost.items()}
-    k = min(end, key=lambda k: end[k])
-    while k:
-        levels[k] = best[k][0] if f[k] > 0 else -best[k][0]
-        k = best[k][1]
-    return levels
-
-
-def reference_dc(f: Block, w: Block, q: float, nearest: Sequence[int], lengths: np.ndarray, price: float) -> list[int]:
-    """The best chain; as `kernels.choose_dc` says it."""
-    chains = [(0.0, [0])]
-    for value, weight, middle in zip(f, w, nearest, strict=True):
-        carried = min(chains, key=lambda chain: chain[0])[1][-1]
-        options = []
-        for level in [*(min(max(middle + d, -1024), 1023) for d in (-2, -1, 0, 1, 2)), carried]:
-            totals = []
-            for total, levels in chains:
-                size = size_of(level - levels[-1])
-                totals.append((total + price * (lengths[size] + size), levels))
-            total, levels = min(totals, key=lambda option: option[0])
-            error = q * level - value
-            options.append((total + weight * error * error, [*levels, level]))
-        chains = options
-    return min(chains, key=lambda chain: chain[0])[1][1:]
-
-
-def reference(
-    planes: Planes, weights: Planes, tables: QTables, price: float, subsampling: Subsampling, lengths: Lengths
-) -> list[np.ndarray]:
-    """What `optimal_levels` must return, [blocks, 64] of each component."""
-    found = []
-    chroma = planes[1].shape[:2]
-    for c, (plane, weight, table) in enumerate(zip(planes, weights, tables.components(), strict=True)):
-        f, w, q = (x.reshape(-1, 64)[:, ZIGZAG].astype(float) for x in (plane, weight, table))
-        ratio = (plane.reshape(-1, 64) / table.reshape(64).astype(np.float32))[:, ZIGZAG]
-        nearest = np.copysign(np.floor(np.abs(ratio) + np.float32(0.5)), ratio).astype(int).clip(-1024, 1023)
-        dc, ac = lengths[2 * min(c, 1)], lengths[2 * min(c, 1) + 1]
-        blocks = [
-            reference_ac(*(x.tolist() for x in (f[b], w[b], q[0], nearest[b])), ac, price)  # type: ignore[call-arg]
-            for b in range(len(f))
-        ]
-        levels = np.array(blocks)[:, np.argsort(ZIGZAG)]
-        order = luma_order(plane.shape[:2], chroma, subsampling) if c == 0 else np.arange(len(f))
-        order = order[order >= 0]
-        levels[order, 0] = reference_dc(
-            f[order, 0].tolist(), w[order, 0].tolist(), float(q[0, 0]), nearest[order, 0].tolist(), dc, price
-        )
-        found.append(levels)
-    return found
-
-
-def weights_like(rng: np.random.Generator, planes: Planes) -> Planes:
-    """Weights of very different sizes, a quarter of them 0, and a quarter of the blocks."""
-    y, cb, cr = (
-        (
-            rng.exponential(1, p.shape) ** 2
-            * (rng.random(p.shape) < 0.75)
-            * (rng.random(p.shape[:2]) < 0.75)[..., None, None]
-        ).astype(np.float32)
-        for p in planes
-    )
-    return y, cb, cr
 
 
 # ---- the kernels ----------------------------------------------------------------------------------------------
@@ -315,6 +207,19 @@ def test_blocks_without_weight_are_empty_and_their_dc_is_flat() -> None:
     y[:] = cb[:] = cr[:] = 0
     nothing = trellis(planes, (y, cb, cr), tables, 1e-9, "4:2:0")
     assert not any(plane.any() for plane in nothing)
+
+
+def test_blocks_without_weight_are_empty_even_where_an_end_is_dear() -> None:
+    """A level at the last place needs no EOB, and would cost less here."""
+    f = np.zeros((1, 1, 8, 8), np.float32)
+    f[..., 7, 7] = 50
+    planes, tables = (f, f, f), QTables.flat(10)
+    lengths = np.ones((4, 256))
+    lengths[1::2, 0] = 30
+    for weight, expected in ((0.0, 0), (1e-9, 3)):
+        y, cb, cr = (np.full_like(f, weight) for _ in range(3))
+        levels = optimal_levels(planes, (y, cb, cr), tables, 1.0, "4:4:4", lengths)
+        assert sum(int(np.count_nonzero(plane)) for plane in levels) == expected
 
 
 def test_objective_is_what_it_says() -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from qtable.cli import main
-from qtable.jpeg.codec import Codec
+from qtable.cli.train import _show as show
+from qtable.jpeg.codec import RGB, Codec
 from qtable.jpeg.proxies import PROXIES
 from qtable.jpeg.tables import QTables
-from qtable.photos.sets import ImageSet, Photos
-from qtable.train.draws import Crops, Draw, Draws, crop_side
+from qtable.photos.sets import SPLITS, ImageSet, Photos
+from qtable.tasks.base import ModelError
+from qtable.tasks.classification import Classifier, ClassOutcomes
+from qtable.train.draws import Crops, Draw, Draws, crop_side, together
 from qtable.train.joint import Joint, calibrate, slopes, task_loss
 from qtable.train.recipe import Recipe, TrainingError
-from qtable.train.run import answered, train, validate
+from qtable.train.run import train
+from qtable.train.validation import validate, validation_of
 from search.joint import Family, places
 from tests.conftest import remount
 
@@ -75,18 +81,30 @@ def photos(count: int, seed: int, side: tuple[int, int] = (24, 32)) -> Photos:
     return Photos(tuple(images), labels.astype(np.int64), tuple(map(str, range(count))))
 
 
+def labels_of(some: Photos) -> torch.Tensor:
+    """int64 [n]."""
+    return torch.from_numpy(np.asarray(some.annotations))
+
+
+def logits_of(network: nn.Module, images: Sequence[RGB]) -> torch.Tensor:
+    """What a network says of photos of one size."""
+    with torch.no_grad():
+        logits: torch.Tensor = network(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float())
+    return logits
+
+
 @pytest.fixture(scope="module")
 def images() -> ImageSet:
     return ImageSet(photos(40, 0), photos(20, 1), photos(20, 2), source="made")
 
 
-SHORT = Recipe(loss="labels", steps=12, batch=8, every=4, table_rate=0.1, network_rate=3e-3, average=0.5)
+SHORT = Recipe(loss="annotations", steps=12, batch=8, every=4, table_rate=0.1, network_rate=3e-3, average=0.5)
 STARTS = [QTables.standard(60), QTables.standard(15)]
 
 
 def run(images: ImageSet, out: Path, recipe: Recipe = SHORT, **more: Any) -> Any:
     more = {"starts": STARTS, "multipliers": [0.1, 0.3], "identity": {}, "codec": Codec("4:4:4"), **more}
-    return train(Small(), images=images, recipe=recipe, out=out, **more)
+    return train(Classifier(Small()), images=images, recipe=recipe, out=out, **more)
 
 
 # ---- examples -------------------------------------------------------------------------------------------------
@@ -107,7 +125,7 @@ def test_every_epoch_shows_every_photo_and_processes_share_a_batch() -> None:
 
 def test_crops_are_cut_and_mirrored_before_compression() -> None:
     some = photos(2, 5, side=(24, 40))
-    crop, label = Crops(some, 16)[Draw(1, 0.999, 0.5, mirrored=True)]
+    crop, label = Crops(some, 16, Classifier(Small()))[Draw(1, 0.999, 0.5, mirrored=True)]
     expected = some.images[1][8:24, 12:28][:, ::-1]
     assert np.array_equal(crop.permute(1, 2, 0).numpy(), expected)
     assert label == 1
@@ -116,17 +134,39 @@ def test_crops_are_cut_and_mirrored_before_compression() -> None:
         crop_side(some, replace(SHORT, crop=32))
 
 
+def test_the_task_crops_annotations_as_photos_are_cropped() -> None:
+    class Pointing(Classifier):
+        def crop(self, annotation: Any, top: int, left: int, side: int, mirrored: bool) -> Any:
+            row, column = annotation[0] - top, annotation[1] - left
+            return row, side - 1 - column if mirrored else column
+
+    images = tuple(np.zeros((24, 32, 3), np.uint8) for _ in range(2))
+    places = ((11, 14), (13, 17))
+    for image, place in zip(images, places, strict=True):
+        image[place] = 255
+    crops = Crops(Photos(images, places, ("0", "1")), 16, Pointing(Small()))
+    draws = [Draw(photo, share, 1 - share, m) for photo in (0, 1) for share in (0.3, 0.6) for m in (False, True)]
+    rgb, known = together([crops[draw] for draw in draws])
+    assert isinstance(known, tuple)
+    assert [tuple(np.argwhere(crop[0].numpy())[0]) for crop in rgb] == list(known)
+    assert len({*known}) == 8
+    _, labels = together([Crops(photos(4, 0), 16, Classifier(Small()))[Draw(i, 0, 0, False)] for i in (1, 2, 3)])
+    assert isinstance(labels, np.ndarray)
+    assert labels.tolist() == [1, 0, 1]
+    assert labels.dtype == np.int64
+
+
 # ---- the loss -------------------------------------------------------------------------------------------------
 
 
 def test_losses_and_bytes_are_those_of_real_files(images: ImageSet) -> None:
     codec = Codec()
-    joint = Joint(Small(), STARTS, codec, SHORT).eval()
+    joint = Joint(Classifier(Small()), STARTS, codec, SHORT).eval()
     joint.rate = calibrate(joint, images.fit.images, SHORT)
     rgb = torch.from_numpy(np.stack(images.fit.images[:9])).permute(0, 3, 1, 2)
-    labels = torch.from_numpy(images.fit.labels[:9])
+    labels = labels_of(images.fit)[:9]
     with torch.no_grad():
-        losses, sizes = joint(rgb, labels)
+        losses, sizes = joint(rgb, labels.numpy())
     for point, tables in enumerate(STARTS):
         files = [codec.encode(image, tables) for image in images.fit.images[point:9:2]]
         decoded = torch.from_numpy(np.stack([codec.decode(file) for file in files])).permute(0, 3, 1, 2).float()
@@ -140,17 +180,19 @@ def test_distillation_is_the_divergence_from_the_clean_answer() -> None:
     rng = torch.Generator().manual_seed(0)
     clean, other = torch.randn(5, 3, generator=rng), torch.randn(5, 3, generator=rng)
     p, q = clean.softmax(1), other.softmax(1)
-    assert torch.allclose(task_loss(other, clean.log_softmax(1)), (p * (p / q).log()).sum(1), atol=1e-6)
-    assert torch.allclose(task_loss(clean, clean.log_softmax(1)), torch.zeros(5), atol=1e-6)
+    task = Classifier(Small())
+    expected = (p * (p / q).log()).sum(1)
+    assert torch.allclose(task_loss(task, "distillation", other, clean), expected, atol=1e-6)
+    assert torch.allclose(task_loss(task, "distillation", clean, clean), torch.zeros(5), atol=1e-6)
 
 
 @pytest.mark.parametrize("rate", PROXIES)
 def test_every_proxy_is_calibrated_to_bytes(images: ImageSet, rate: str) -> None:
     recipe = replace(SHORT, rate=rate)
-    joint = Joint(Small(), STARTS, Codec(), recipe)
+    joint = Joint(Classifier(Small()), STARTS, Codec(), recipe)
     joint.rate = calibrate(joint, images.fit.images, recipe)
     rgb = torch.from_numpy(np.stack(images.fit.images)).permute(0, 3, 1, 2)
-    _, sizes = joint(rgb, torch.from_numpy(images.fit.labels))
+    _, sizes = joint(rgb, images.fit.annotations)
     real = [np.mean([len(Codec().encode(i, t)) for i in images.fit.images[p::2]]) for p, t in enumerate(STARTS)]
     assert sizes.tolist() == pytest.approx(real, rel=0.12)
     sizes.sum().backward()
@@ -173,14 +215,14 @@ def test_learning_rates_rise_and_fall_and_tables_end_first() -> None:
 
 def test_multipliers_are_the_slope_of_real_losses_and_bytes(images: ImageSet) -> None:
     path = [QTables.standard(q) for q in range(90, 5, -5)]
-    found = slopes(Small(), images.fit, Codec(), path, [8], SHORT, reach=1)
+    found = slopes(Classifier(Small()), images.fit, Codec(), path, [8], SHORT, reach=1)
     loss, bits = [], []
     network = Small()
     for tables in (path[7], path[9]):
         files = [Codec().encode(image, tables) for image in images.fit.images]
         decoded = torch.from_numpy(np.stack([Codec().decode(f) for f in files])).permute(0, 3, 1, 2).float()
         with torch.no_grad():
-            loss.append(float(F.cross_entropy(network(decoded), torch.from_numpy(images.fit.labels))))
+            loss.append(float(F.cross_entropy(network(decoded), labels_of(images.fit))))
         bits.append(8 * sum(map(len, files)) / (40 * 24 * 32))
     assert found == pytest.approx([max(1e-4, (loss[1] - loss[0]) / (bits[0] - bits[1]))], rel=1e-4)
 
@@ -203,14 +245,39 @@ def test_points_start_at_the_sizes_asked_for(images: ImageSet) -> None:
 def test_what_was_validated_is_what_files_of_the_exported_tables_give(images: ImageSet, tmp_path: Path) -> None:
     network = Small()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    trained = train(network, STARTS, [0.1, 0.3], images, Codec(), SHORT, tmp_path, {})
-    scores = validate(trained.network, trained.tables, images.search, Codec())
+    task = Classifier(network)
+    trained = train(task, STARTS, [0.1, 0.3], images, Codec(), SHORT, tmp_path, {})
+    scores = validate(task, trained.network, trained.tables, images.search, Codec())
     assert [s.bytes for s in scores] == trained.best.bytes
     assert [s.score for s in scores] == trained.best.score
     assert [v.step for v in trained.history] == [0, 4, 8, 12]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert any(not torch.equal(v, before[n]) for n, v in trained.network.state_dict().items())
     assert trained.tables != STARTS
+
+
+def test_agreement_is_with_the_untrained_network_and_needs_no_annotations(images: ImageSet, tmp_path: Path) -> None:
+    fit, search, test = (replace(images[split], annotations=None) for split in SPLITS)
+    bare = replace(images, fit=fit, search=search, test=test)
+    task, multipliers = Classifier(Small(), "agreement"), [0.1, 0.3]
+    recipe = replace(SHORT, loss="distillation")
+    trained = train(task, STARTS, multipliers, bare, Codec(), recipe, tmp_path, {})
+    contrary = copy.deepcopy(trained.network)
+    with torch.no_grad():
+        for parameter in contrary.get_submodule("head").parameters():
+            parameter.neg_()
+    clean = logits_of(Small(), search.images).argmax(1)
+    objectives = []
+    for network in (trained.network, contrary):
+        scores = validate(task, network, trained.tables, search, Codec())
+        for score, tables, multiplier in zip(scores, trained.tables, multipliers, strict=True):
+            files = [Codec().encode(image, tables) for image in search.images]
+            logits = logits_of(network, [Codec().decode(file) for file in files])
+            assert score.score == float((logits.argmax(1) == clean).double().mean())
+            bits = 8 * np.mean([len(file) for file in files]) / (24 * 32)
+            objectives.append(float(F.cross_entropy(logits, clean)) + multiplier * bits)
+        assert [s.score > 0.5 for s in scores] == [network is trained.network] * 2
+    assert trained.best.objective == pytest.approx(np.mean(objectives[:2]), rel=1e-5)
 
 
 def test_tables_stay_while_the_network_settles(images: ImageSet, tmp_path: Path) -> None:
@@ -279,7 +346,7 @@ def test_a_diverging_run_is_given_up_in_one_line(images: ImageSet, tmp_path: Pat
             return out * float("nan") if self.training else out
 
     with pytest.raises(TrainingError, match="training diverged at step 20: loss nan; lower the learning rates"):
-        train(Exploding(), STARTS, [0.1, 0.1], images, Codec(), replace(SHORT, steps=40), tmp_path, {})
+        train(Classifier(Exploding()), STARTS, [0.1, 0.1], images, Codec(), replace(SHORT, steps=40), tmp_path, {})
 
 
 def test_recipes_that_cannot_be_are_refused() -> None:
@@ -297,9 +364,39 @@ def test_recipes_that_cannot_be_are_refused() -> None:
             Recipe(**wrong)
 
 
-def test_answers_become_labels(images: ImageSet) -> None:
-    rgb = torch.from_numpy(np.stack(images.fit.images)).permute(0, 3, 1, 2).float()
-    assert answered(Small(), images.fit).labels.tolist() == Small()(rgb).argmax(1).tolist()
+def test_training_on_annotations_that_are_not_there_is_refused(images: ImageSet, tmp_path: Path) -> None:
+    bare = replace(images, fit=replace(images.fit, annotations=None))
+    with pytest.raises(ModelError, match="photos without labels: their likelihood cannot be asked for"):
+        train(Classifier(Small(), "agreement"), STARTS, [0.1, 0.3], bare, Codec(), SHORT, tmp_path, {})
+
+
+def test_outcomes_without_losses_are_refused_in_one_line(images: ImageSet) -> None:
+    class Silent(ClassOutcomes, kind="silent"):
+        def losses(self) -> None:  # type: ignore[override]
+            return None
+
+    (score,) = validate(Classifier(Small()), Small(), STARTS[:1], images.search, Codec())
+    assert isinstance(score.outcomes, ClassOutcomes)
+    silent = Silent(score.outcomes.metric, score.outcomes.hits, score.outcomes.cross_entropy)
+    with pytest.raises(TrainingError, match="outcomes of this task have no losses in nats"):
+        validation_of(0, [replace(score, outcomes=silent)], [0.1], images.search, {})
+
+
+def test_a_copy_of_the_joint_model_keeps_the_task_itself() -> None:
+    task = Classifier(Small())
+    joint = Joint(task, STARTS, Codec(), SHORT)
+    copied = copy.deepcopy(joint)
+    assert copied.task is joint.task is task
+    assert copied.network is not joint.network
+    assert joint.network is not task.model
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.add_(1)
+    assert joint.tables() == STARTS
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(joint.network.state_dict().values(), Small().state_dict().values(), strict=True)
+    )
 
 
 # ---- the command ----------------------------------------------------------------------------------------------
@@ -311,7 +408,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     some = photos(90, 7)
     for name in ("coarse", "fine"):
         (root / "photos" / name).mkdir(parents=True)
-    for i, (image, label) in enumerate(zip(some.images, some.labels, strict=True)):
+    for i, (image, label) in enumerate(zip(some.images, labels_of(some).tolist(), strict=True)):
         Image.fromarray(image).save(root / "photos" / ("coarse", "fine")[label] / f"{i}.png")
     (root / "model.py").write_text(MODEL)
     return root
@@ -319,7 +416,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(folder: Path, out: Path, *more: str | Path) -> list[str]:
     arguments = ["train", "--data", folder / "photos", "--model", f"{folder / 'model.py'}:net", "--out", out]
-    recipe = ["--points", "2", "--steps", "30", "--batch", "8", "--every", "3", "--loss", "labels"]
+    recipe = ["--points", "2", "--steps", "30", "--batch", "8", "--every", "3", "--loss", "annotations"]
     return [*map(str, arguments), *recipe, *map(str, more)]
 
 
@@ -377,6 +474,13 @@ def test_a_network_that_only_got_worse_is_said_with_what_may_help(folder: Path, 
     assert "--network-rate 10): pretrained networks often want" in " ".join(done.stdout.split())
 
 
+def test_bounds_that_are_not_known_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {"metric": "top-5 accuracy", "n_test": 20, "points": [], "bd_rate": None, "bd_rate_ci": [None, None]}
+    show({**found, "best_step": 4, "interrupted": False}, tmp_path, SHORT)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "unknown bytes at equal score [unknown, unknown] against standard tables" in said
+
+
 def test_two_processes_train_as_one_does(folder: Path, tmp_path: Path) -> None:
     """torchrun with gloo; batch norm would see half a batch, so the network here has none."""
     (tmp_path / "plain.py").write_text(MODEL.replace("nn.BatchNorm2d(8), ", "").replace("bias=False", "bias=True"))
@@ -424,7 +528,7 @@ def test_a_full_disk_ends_training_in_one_line_and_with_space_it_goes_on(
         (("--batch", "1"), "qtable: batch 1 for 2 operating points"),
         (("--crop", "400"), "qtable: crop 400: the smallest photo has a side of 24 pixels"),
         (("--start", "nowhere"), "qtable: --start nowhere: no run there"),
-        (("--metric", "top-5"), "qtable: metric 'top-5': training knows top-1 and agreement"),
+        (("--metric", "top-9"), "qtable: metric 'top-9' is unknown; allowed: top-1, top-5, agreement"),
         (("--largest", "5"), "qtable: qualities 5 to 8; allowed: 1..100, falling"),
     ],
 )
