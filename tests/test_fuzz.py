@@ -13,7 +13,7 @@ import tempfile
 import tracemalloc
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,11 +24,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from qtable.cli.inspect import _text
+from qtable.codecs.base import Coder
+from qtable.codecs.looking import Usual
+from qtable.codecs.plain import TableCoder, open_coder, save_coder
+from qtable.codecs.task_aware import Network, TaskAware
 from qtable.encoders.formats import FORMATS
 from qtable.encoders.inspect import jpeg_facts
 from qtable.encoders.reading import read_tables
 from qtable.jpeg import codec
-from qtable.jpeg.codec import DECODERS, decode, decoder
+from qtable.jpeg.codec import DECODERS, Codec, decode, decoder
 from qtable.jpeg.coefficients import read_coefficients
 from qtable.jpeg.header import read_header
 from qtable.jpeg.markers import JpegError
@@ -36,13 +40,21 @@ from qtable.jpeg.tables import QTables
 from qtable.measure.archive import Archive, ArchiveError, Record
 from qtable.measure.evaluate import Score
 from qtable.measure.sensitivity import Sensitivity
-from qtable.photos.readers import DataError, _list_csv
+from qtable.photos.readers import DataError, list_csv
+from qtable.tasks.base import Outcomes
+from qtable.tasks.classification import METRICS, ClassOutcomes
+from qtable.tasks.several import SideBySide
 from tests.fuzz import FuzzError, Target, fuzz, mutate_value, watchdog
 
 SLOW: Final = 1_000_000
 SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "600"))
 """How long the slow test tries each parser at most."""
 TABLES: Final = QTables(np.arange(1, 193).reshape(3, 8, 8))
+PHOTOS: Final = 2
+"""In a record."""
+
+READ_ERRORS: Final = (KeyError, TypeError, ValueError)
+"""Of `Outcomes.read` and `Coder.read`; what calls them says where."""
 
 JPEG_WORDS: Final = (
     *(bytes([0xFF, marker, 0, size]) for marker in (0xC0, 0xC3, 0xC4, 0xDA, 0xDB, 0xDD, 0xDE) for size in (2, 12, 67)),
@@ -84,9 +96,38 @@ def jpegs() -> tuple[bytes, ...]:
 @functools.cache
 def records() -> tuple[str, ...]:
     rng = np.random.default_rng(0)
-    outcomes = rng.integers(0, 2, (2, 3)).astype(np.float64)
-    scores = [Score(QTables.flat(step), rng.integers(1, 99, 2), outcomes, 0.5) for step in (1, 2)]
+    scores = [Score(coder, rng.integers(1, 99, PHOTOS), outcomes()[1]) for coder in coders()[:2]]
     return tuple(json.dumps(Record("search", "random", score).to_dict()) for score in scores)
+
+
+@functools.cache
+def outcomes() -> tuple[Outcomes, ...]:
+    """Of every kind of qtable's, on `PHOTOS` photos."""
+    rng = np.random.default_rng(1)
+    hits = {name: np.array([True, False]) for name in METRICS}
+    one = ClassOutcomes("top-1", hits, rng.exponential(1, PHOTOS).astype(np.float32))
+    return one, SideBySide((one, one.by("agreement")))
+
+
+@functools.cache
+def coders() -> tuple[Coder, ...]:
+    """Of every kind of qtable's."""
+    usual = Usual(np.full((3, 64), 0.5), np.full((3, 64), 2.0))
+    network = Network(None, "abc", tuple(usual.feeling.ravel()), tuple(usual.error.ravel()))
+    plain = [TableCoder(QTables.flat(step), Codec("4:4:4", "progressive")) for step in (1, 2)]
+    return *plain, TaskAware(QTables.flat(3), 0.01, (network, network), "crop")
+
+
+@functools.cache
+def coder_files() -> tuple[bytes, ...]:
+    with tempfile.TemporaryDirectory(prefix="qtable") as folder:
+        for i, coder in enumerate(coders()):
+            save_coder(coder, Path(folder, f"{i}.json"))
+        return tuple(Path(folder, f"{i}.json").read_bytes() for i in range(len(coders())))
+
+
+def json_of(values: Sequence[Coder] | Sequence[Outcomes]) -> list[str]:
+    return [json.dumps(value.written()) for value in values]
 
 
 @functools.cache
@@ -106,10 +147,12 @@ def written(table_format: str) -> list[bytes]:
 def targets(path: Path) -> dict[str, Target]:
     """Every parser by name; those that read files are given `path`."""
 
-    def filed(parse: Callable[[Path], object]) -> Callable[[bytes], object]:
+    def filed(parse: Callable[[Path], object], suffix: str = "") -> Callable[[bytes], object]:
+        file = path.with_suffix(suffix)
+
         def run(data: bytes) -> object:
-            path.write_bytes(data)
-            return parse(path)
+            file.write_bytes(data)
+            return parse(file)
 
         return run
 
@@ -121,7 +164,7 @@ def targets(path: Path) -> dict[str, Target]:
     continue_archive = functools.partial(read_archive, header={"identity": {"data": "abc"}})
 
     def read_record(value: Any) -> None:
-        path.write_text('{"qtable": 1}\n' + json.dumps(value) + "\n")
+        path.write_text('{"qtable": 2}\n' + json.dumps(value) + "\n")
         read_archive(path)
 
     def decode_by(route: str) -> Callable[[bytes], object]:
@@ -139,11 +182,30 @@ def targets(path: Path) -> dict[str, Target]:
         assert text.replace("\n", "").isprintable()
         assert sum(facts["sizes"].values()) == len(data)
 
+    def read_outcomes(value: Any) -> None:
+        found = Outcomes.read(value, PHOTOS)
+        again = Outcomes.read(json.loads(json.dumps(found.written())), PHOTOS)
+        assert again.written() == found.written()
+        assert len(found) == len(found.subset([1, 0, 1])) - 1 == PHOTOS
+        assert 0 <= found.score() <= 1
+
+    def read_coder(value: Any) -> None:
+        kept(Coder.read(value))
+
+    def read_coder_file(file: Path) -> None:
+        kept(open_coder(str(file), Codec()))
+
+    def kept(coder: Coder) -> None:
+        again = Coder.read(json.loads(json.dumps(coder.written())))
+        assert (again, hash(again)) == (coder, hash(coder))
+        assert coder.tables is not None
+        assert "\n" not in coder.name
+
     table_file = json.dumps(TABLES.to_dict())
     zigzag = json.dumps({"values": TABLES.zigzag().tolist(), "order": "zigzag"})
     json_files = [table_file.encode(), zigzag.encode()]
     specs = [b"quality:50", b"flat:7", b"mozjpeg-3:80", b"annex-k"]
-    archive = ("\n".join(['{"qtable": 1, "identity": {"data": "abc"}}', *records()]) + "\n").encode()
+    archive = ("\n".join(['{"qtable": 2, "identity": {"data": "abc"}}', *records()]) + "\n").encode()
     csv_file = b"path,label,note\na.png,0,x\nb/c d.png,10,\n\xc3\xa4.png,2.0,\n"
     decodable = [file for file in jpegs() if len(read_header(file).components) < 4]
     every_format = [content for name in FORMATS for content in written(name)]
@@ -152,9 +214,12 @@ def targets(path: Path) -> dict[str, Target]:
         Target("QTables.load", filed(QTables.load), json_files, (ValueError,), JSON_WORDS),
         Target("QTables.parse", lambda data: QTables.parse(os.fsdecode(data)), specs, (ValueError, OSError), specs),
         Target("read_header", read_header, jpegs(), (JpegError,), JPEG_WORDS),
-        Target("CSV list", filed(_list_csv), [csv_file, csv_file.replace(b"0", b"ant")], (DataError,), CSV_WORDS),
+        Target("CSV list", filed(list_csv), [csv_file, csv_file.replace(b"0", b"ant")], (DataError,), CSV_WORDS),
         Target("Archive", filed(continue_archive), [archive], (ArchiveError,), JSON_WORDS),
         Target("read_tables", read_tables, every_format, (ValueError,), (*JSON_WORDS, *JPEG_WORDS)),
+        Target("Outcomes.read", read_outcomes, json_of(outcomes()), READ_ERRORS, mutate=mutate_value),
+        Target("Coder.read", read_coder, json_of(coders()), READ_ERRORS, mutate=mutate_value),
+        Target("open_coder", filed(read_coder_file, ".json"), coder_files(), (ValueError,), JSON_WORDS),
         # What follows is tried less often: it takes a millisecond each, or a part of the above does the same.
         Target("Archive record", read_record, records(), (ArchiveError,), mutate=mutate_value, inputs=3000),
         *(Target(f"format {name}", FORMATS[name].read, written(name), (ValueError,), inputs=1000) for name in FORMATS),
@@ -339,18 +404,23 @@ def test_what_a_user_typed_is_repeated_in_a_short_line(spec: str) -> None:
         {"outcomes": [[1.0, 0.0]]},
         {"outcomes": [1.0, 0.0]},
         {"outcomes": "x" * 9999},
-        {"tables": [[["16"] * 8] * 8]},
+        {"outcomes": {"kind": "x" * 9999}},
+        {"outcomes": {"kind": "several", "parts": []}},
+        {"photo_bytes": [1, 2, 3]},
+        {"coder": {"kind": "x" * 9999}},
+        {"coder": {"kind": "tables", "tables": [[["16"] * 8] * 8], "subsampling": "4:2:0", "entropy": "optimized"}},
+        {"coder": {"kind": "tables", "tables": [[[16] * 8] * 8], "subsampling": "x" * 9999, "entropy": "optimized"}},
     ],
 )
 def test_a_damaged_record_is_an_archive_error_with_its_line(tmp_path: Path, damage: dict[str, Any]) -> None:
-    lines = ['{"qtable": 1}', records()[0], json.dumps(json.loads(records()[1]) | damage)]
+    lines = ['{"qtable": 2}', records()[0], json.dumps(json.loads(records()[1]) | damage)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n")
     with pytest.raises(ArchiveError, match=r"a\.jsonl, line 3: not an evaluation record") as error:
         Archive(tmp_path / "a.jsonl")
     assert len(str(error.value)) < 400
 
 
-@pytest.mark.parametrize("first", [5000 * "[", '{"qtable": 1, "identity": [1]}'])
+@pytest.mark.parametrize("first", [5000 * "[", '{"qtable": 2, "identity": [1]}'])
 def test_a_damaged_first_line_is_an_archive_error(tmp_path: Path, first: str) -> None:
     (tmp_path / "a.jsonl").write_text(first + "\n")
     with pytest.raises(ArchiveError, match=r"a\.jsonl: "):
@@ -358,7 +428,7 @@ def test_a_damaged_first_line_is_an_archive_error(tmp_path: Path, first: str) ->
 
 
 def test_deeply_nested_records_are_an_archive_error(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"qtable": 1}\n' + 5000 * "[" + "\n")
+    (tmp_path / "a.jsonl").write_text('{"qtable": 2}\n' + 5000 * "[" + "\n")
     with pytest.raises(ArchiveError, match="line 2"):
         Archive(tmp_path / "a.jsonl")
 
@@ -368,14 +438,14 @@ def test_many_columns_and_rows_in_a_csv_file_do_not_multiply(tmp_path: Path) -> 
     (tmp_path / "labels.csv").write_text("path,label," + 50_000 * "x," + "\n" + "a.png,1\n" + "b.png,2\n" * 50_000)
     with watchdog() as restart:
         restart()
-        listed, _ = _list_csv(tmp_path / "labels.csv")
+        listed, _ = list_csv(tmp_path / "labels.csv")
     assert len(listed) == 50_001
 
 
 def test_a_csv_file_with_other_columns_is_described_in_a_short_line(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text(5000 * "name," + "\n")
     with pytest.raises(DataError, match="must name the columns path,label") as error:
-        _list_csv(tmp_path / "labels.csv")
+        list_csv(tmp_path / "labels.csv")
     assert len(str(error.value)) < 500
 
 

@@ -49,8 +49,9 @@ class Look:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (1 <= self.quality <= 100 and self.draws >= 1):
-            raise ValueError(f"quality {self.quality}, draws {self.draws}; allowed: 1..100, 1 or more")
+        if not (1 <= self.quality <= 100 and self.draws >= 1 and self.seed >= 0):
+            found = f"quality {self.quality}, draws {self.draws}, seed {self.seed}"
+            raise ValueError(f"{found}; allowed: 1..100, 1 or more, 0 or more")
         if not (0 <= self.mix <= 1 and 0 <= self.evening <= 1 and 0 <= self.blur <= 100):
             raise ValueError(f"mix {self.mix}, evening {self.evening}, blur {self.blur}; allowed: 0..1, 0..1, 0..100")
 

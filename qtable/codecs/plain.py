@@ -67,5 +67,6 @@ def open_coder(spec: str, codec: Codec) -> Coder:
             try:
                 return Coder.read(data["coder"])
             except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}: not a coder that qtable wrote ({error})") from None
+                reason = f"{type(error).__name__}: {str(error)[:200]}"
+                raise ValueError(f"{path}: not a coder that qtable wrote ({reason})") from None
     return TableCoder(QTables.parse(spec), codec)

@@ -8,10 +8,11 @@ files. Labels are never looked at.
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from typing import Any, Final, Literal, NamedTuple, Self, get_args
 
@@ -31,6 +32,8 @@ from qtable.tasks.opening import TaskSpec, weights_digest
 
 Effort = Literal["frequency", "crop", "photo"]
 EFFORTS: Final[tuple[Effort, ...]] = get_args(Effort)
+LOOKS: Final = {f.name: isinstance(f.default, int) for f in fields(Look)}
+"""The numbers of a `Look`, and which are whole."""
 MOST_KEPT: Final = 512 << 20
 """Bytes of weights that are kept in memory: a front asks for those of the same photo again and again."""
 
@@ -59,6 +62,15 @@ class Network:
             values = np.array(getattr(self, name), float)
             if values.shape != (192,) or not (np.isfinite(values) & (values >= 0)).all():
                 raise ValueError(f"{name} of a network: {values.size} numbers; expected 192, finite, not negative")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `asdict`. KeyError, TypeError or ValueError for anything else."""
+        texts = data["weights"], data["device"], data["model"] or ""
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"weights, device and model of a network are texts, not {str(texts):.40}")
+        numbers = (tuple(_number(x) for x in data[name]) for name in ("feeling", "error"))
+        return cls(data["model"] or None, data["weights"], *numbers, data["device"])
 
     @property
     def usual(self) -> Usual:
@@ -94,6 +106,14 @@ def _numbers(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
     return tuple(float(f"{x:.6g}") for x in values.ravel())
 
 
+def _number(value: Any, whole: bool = False) -> Any:
+    """A number of a JSON value. ValueError for anything else, and for whole ones beyond all floats."""
+    known = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not known or not abs(value) <= sys.float_info.max:
+        raise ValueError(f"{value!r:.40} is no {'whole ' if whole else ''}number")
+    return value
+
+
 class Prepared(NamedTuple):
     """What of a photo does not depend on tables: coefficients and weights, each as `Squares`."""
 
@@ -120,7 +140,7 @@ class TaskAware(Coder, kind="task-aware"):
 
     def __post_init__(self) -> None:
         if self.effort not in EFFORTS:
-            raise ValueError(f"effort {self.effort!r} is unknown; allowed: {', '.join(EFFORTS)}")
+            raise ValueError(f"effort {self.effort!r:.40} is unknown; allowed: {', '.join(EFFORTS)}")
         if self.codec.entropy != "optimized":
             raise ValueError(f"task-aware files have optimized Huffman tables, not entropy coding {self.codec.entropy}")
         if not (0 <= self.multiplier < float("inf") and self.networks and self.iterations >= 0):
@@ -205,15 +225,14 @@ class TaskAware(Coder, kind="task-aware"):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        networks = [{**n, "feeling": tuple(n["feeling"]), "error": tuple(n["error"])} for n in data["networks"]]
         return cls(
             QTables.from_dict({"values": data["tables"]}),
-            float(data["multiplier"]),
-            tuple(Network(**network) for network in networks),
+            _number(data["multiplier"]),
+            tuple(Network.from_dict(network) for network in data["networks"]),
             data["effort"],
             Codec(data["subsampling"], "optimized"),
-            Look(**data["look"]),
-            int(data["iterations"]),
+            Look(**{name: _number(data["look"][name], whole) for name, whole in LOOKS.items()}),
+            _number(data["iterations"], whole=True),
         )
 
 

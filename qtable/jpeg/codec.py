@@ -54,9 +54,9 @@ class Codec:
 
     def __post_init__(self) -> None:
         if self.subsampling not in SUBSAMPLINGS:
-            raise ValueError(f"subsampling {self.subsampling!r} is unknown; allowed: {', '.join(SUBSAMPLINGS)}")
+            raise ValueError(f"subsampling {self.subsampling!r:.40} is unknown; allowed: {', '.join(SUBSAMPLINGS)}")
         if self.entropy not in ENTROPIES:
-            raise ValueError(f"entropy coding {self.entropy!r} is unknown; allowed: {', '.join(ENTROPIES)}")
+            raise ValueError(f"entropy coding {self.entropy!r:.40} is unknown; allowed: {', '.join(ENTROPIES)}")
 
     def encode(self, image: RGB, tables: QTables) -> bytes:
         """A whole baseline (or progressive) JFIF file. image: uint8 [h, w, 3]. JpegError for other arrays.
