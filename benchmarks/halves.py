@@ -92,11 +92,18 @@ def tested_coders(
     task_of: Callable[[str], Classifier],
 ) -> Tested:
     """Score `made`(half), coders from that half, on the photos of the other half; kept in `file`."""
+    return kept(file, networks, lambda: [scores_of(half, photos, networks, made, task_of) for half in (0, 1)])
 
-    def scored() -> list[list[Score]]:
-        return [evaluator(photos, 1 - half, networks, task_of).many(made(half)) for half in (0, 1)]
 
-    return kept(file, networks, scored)
+def scores_of(
+    half: int,
+    photos: PhotosOf,
+    networks: tuple[str, ...],
+    made: Callable[[int], Sequence[Coder]],
+    task_of: Callable[[str], Classifier],
+) -> list[Score]:
+    """Of `made`(half), coders from that half, on the photos of the other half."""
+    return evaluator(photos, 1 - half, networks, task_of).many(made(half))
 
 
 def solver(photos: Photos, statistics: Sensitivity, subsampling: Subsampling, shrinkage: float = 0.0) -> RunAware:

@@ -1,11 +1,10 @@
 """What do files save that are made by looking through networks? `python -m benchmarks.task_aware`.
 
 ImageNet photos and three networks: two MobileNets and an EfficientNet, another family. The files of each row are made
-by looking through some of them and judged by all; networks that were not asked are the columns to read. Two-fold
-cross-fitting as in `benchmarks.halves`: tables and what is usual come from one half of the photos, files are made of
-the other half. Nothing was chosen on any of them: the recipe is `Look`'s default. What is done is kept in
-runs/task-aware, so an interrupted run continues. Needs ../shared. `--page` writes the page and the picture anew from
-task-aware.json.
+by looking through some of them and judged by all; networks that were not asked are the columns to read. Tables and what
+is usual come from one half of the photos (`HALVES`), files are made of the other half. Nothing was chosen on any of
+them: the recipe is `Look`'s default. What is done is kept in runs/task-aware, so an interrupted run continues. Needs
+../shared. `--page` writes the page and the picture anew from task-aware.json.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from PIL import Image, ImageFilter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.halves import FIVE_POINTS, PhotosOf, classifier, half_of, halves, model_of, tested_coders
-from benchmarks.study import METRICS, Tested, compared, forest, run_study, text, write_page
+from benchmarks.halves import FIVE_POINTS, classifier, half_of, halves, model_of, scores_of
+from benchmarks.study import METRICS, Tested, compared, forest, kept, run_study, text, write_page
 from qtable.codecs.base import Coder
 from qtable.codecs.looking import seen_blocks
 from qtable.codecs.plain import TableCoder
@@ -50,6 +49,8 @@ JUDGES: Final = (ASKED, SISTER, STRANGER)
 SHORT: Final = {ASKED: "MobileNetV1 0.5/160", SISTER: "MobileNetV1 0.75/192", STRANGER: "EfficientNet-lite0"}
 BOTH: Final = (ASKED, STRANGER)
 QUALITIES: Final = (5, 8, 12, 17, 25, 40, 60, 80, 93)
+HALVES: Final = (0, 1)
+"""Of which halves tables are made; files are made of the photos of the other one. Each takes half an hour."""
 FORMATS: Final = {"AVIF": (10, 18, 28, 40, 55, 70), "WEBP": (2, 10, 25, 50, 75, 88)}
 VISIBLE: Final = 0.0625
 """Of each side, what the MobileNets crop away; EfficientNet sees less."""
@@ -197,14 +198,14 @@ ROWS: Final[dict[str, Any]] = {
     "tables, MobileNet": lambda half: coders(half, (ASKED,), None),
     "photo, MobileNet": lambda half: coders(half, (ASKED,), "photo"),
     "photo, both": lambda half: coders(half, BOTH, "photo"),
-    "AVIF": lambda half: [Other("AVIF", quality) for quality in FORMATS["AVIF"]],
-    "crop, MobileNet": lambda half: coders(half, (ASKED,), "crop"),
     "photo, EfficientNet": lambda half: coders(half, (STRANGER,), "photo"),
+    "crop, MobileNet": lambda half: coders(half, (ASKED,), "crop"),
+    "AVIF": lambda half: [Other("AVIF", quality) for quality in FORMATS["AVIF"]],
     "tables, both": lambda half: coders(half, BOTH, None),
-    "frequency, MobileNet": lambda half: coders(half, (ASKED,), "frequency"),
-    "tables, EfficientNet": lambda half: coders(half, (STRANGER,), None),
     "AVIF, border blurred": lambda half: [Other("AVIF", quality, True) for quality in FORMATS["AVIF"]],
+    "frequency, MobileNet": lambda half: coders(half, (ASKED,), "frequency"),
     "mask, MobileNet": lambda half: [Masked(c.quantization) for c in coders(half, (ASKED,), None)],  # type: ignore[attr-defined]
+    "tables, EfficientNet": lambda half: coders(half, (STRANGER,), None),
     "WebP": lambda half: [Other("WEBP", quality) for quality in FORMATS["WEBP"]],
     "progressive": lambda half: standard("progressive"),
 }
@@ -241,9 +242,16 @@ CROPPED: Final[dict[str, Any]] = {
 
 
 def scored(name: str, rows: Mapping[str, Any], stored: str) -> Tested:
-    photos: PhotosOf = half_of if stored == "whole" else cropped
-    file = CACHE / f"{stored}-{name.replace(' ', '-').replace(',', '')}.npz"
-    return tested_coders(file, photos, JUDGES, rows[name], classifier if stored == "whole" else whole)
+    """A row on the photos of the halves that are tested."""
+    photos, task_of = (half_of, classifier) if stored == "whole" else (cropped, whole)
+    parts = []
+    for half in HALVES:
+        file = CACHE / f"{stored}-{name.replace(' ', '-').replace(',', '')}-{half}.npz"
+        parts.append(kept(file, JUDGES, lambda half=half: [scores_of(half, photos, JUDGES, rows[name], task_of)]))  # type: ignore[misc]
+    return Tested(
+        np.hstack([part.sizes for part in parts]),
+        {n: np.hstack([part.outcomes[n] for part in parts]) for n in JUDGES},
+    )
 
 
 def against(rows: Mapping[str, Tested], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -253,8 +261,10 @@ def against(rows: Mapping[str, Tested], pairs: Sequence[tuple[str, str]]) -> dic
 
 def study() -> dict[str, Any]:
     """Each row against standard tables, and rows against each other, by each network and metric."""
-    rows = {name: scored(name, ROWS, "whole") for name in ROWS}
+    first = [name for name in ROWS if name in {row for pair in PAIRS for row in pair} | {"standard"}]
+    rows = {name: scored(name, ROWS, "whole") for name in first}
     stored = {name: scored(name, CROPPED, "cropped") for name in CROPPED}
+    rows |= {name: scored(name, ROWS, "whole") for name in ROWS}
     others = [name for name in ROWS if name != "standard"]
     return {
         "photos": len(rows["standard"].sizes[0]),
@@ -293,9 +303,8 @@ def page(found: dict[str, Any]) -> None:
         "",
         f"{found['photos']} ImageNet photos (shorter side at most 256), 4:2:0, optimized Huffman tables, whole files,",
         "real bytes. Change of bytes at equal score (BD-rate) against standard tables with 95% paired bootstrap",
-        "intervals over photos. Two-fold cross-fitting: tables and what is usual come from one half of the photos,",
-        f"files are made of the other half; {len(found['points'])} points a curve, {len(found['qualities'])} standard",
-        "qualities.",
+        "intervals over photos. Tables and what is usual come from other photos, as many, than files are made of;",
+        f"{len(found['points'])} points a curve, {len(found['qualities'])} standard qualities.",
         "The encoder never sees a label. Each row names the networks that were looked through;",
         "a network's own column says what files save for it that were made for it.",
         "`python -m benchmarks.task_aware` remakes this page.",
