@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from qtable.codecs.plain import TableCoder
+    from qtable.codecs.task_aware import TaskAware
     from qtable.jpeg.codec import Codec
     from qtable.jpeg.layer import JPEGLayer
     from qtable.jpeg.tables import QTables
@@ -13,7 +15,18 @@ if TYPE_CHECKING:
     from qtable.tasks.classification import Classifier
     from qtable.tasks.preprocess import Preprocess
 
-__all__ = ["Archive", "Classifier", "Codec", "Evaluator", "ImageSet", "JPEGLayer", "Preprocess", "QTables"]
+__all__ = [
+    "Archive",
+    "Classifier",
+    "Codec",
+    "Evaluator",
+    "ImageSet",
+    "JPEGLayer",
+    "Preprocess",
+    "QTables",
+    "TableCoder",
+    "TaskAware",
+]
 
 _HOMES: Final = {
     "Archive": "qtable.measure.archive",
@@ -24,6 +37,8 @@ _HOMES: Final = {
     "JPEGLayer": "qtable.jpeg.layer",
     "Preprocess": "qtable.tasks.preprocess",
     "QTables": "qtable.jpeg.tables",
+    "TableCoder": "qtable.codecs.plain",
+    "TaskAware": "qtable.codecs.task_aware",
 }
 """The module of each name, imported when the name is first asked for (PEP 562): most of them need torch."""
 

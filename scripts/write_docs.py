@@ -29,6 +29,7 @@ MODULES: Final[dict[str, tuple[str, ...] | None]] = {
     "qtable.jpeg.size": None,
     "qtable.jpeg.proxies": None,
     "qtable.jpeg.calibration": None,
+    "qtable.jpeg.trellis": None,
     "qtable.encoders.formats": None,
     "qtable.encoders.reading": None,
     "qtable.encoders.verify": None,
@@ -43,6 +44,8 @@ MODULES: Final[dict[str, tuple[str, ...] | None]] = {
     "qtable.tasks.programs": None,
     "qtable.codecs.base": ("Coder",),
     "qtable.codecs.plain": None,
+    "qtable.codecs.looking": None,
+    "qtable.codecs.task_aware": None,
     "qtable.measure.evaluate": None,
     "qtable.measure.sensitivity": None,
     "qtable.measure.estimates": None,
@@ -71,6 +74,7 @@ MODULES: Final[dict[str, tuple[str, ...] | None]] = {
     "search.compare": None,
     "search.joint": ("Family", "learn"),
     "search.closed_form": None,
+    "search.looking": None,
 }
 """What docs/api.md has, and of some modules which names alone."""
 CLI_HEAD: Final = """\

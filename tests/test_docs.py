@@ -109,7 +109,7 @@ def test_every_name_that_can_be_typed_is_explained(page: str, names: tuple[str, 
 
 
 def test_the_index_names_every_page() -> None:
-    links = set(re.findall(r"\]\((\w+\.md)\)", text(ROOT / "docs" / "README.md")))
+    links = set(re.findall(r"\]\(([\w-]+\.md)\)", text(ROOT / "docs" / "README.md")))
     assert links == {page.name for page in DOCS} - {"README.md"}
 
 
