@@ -66,11 +66,10 @@ class Network:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `asdict`. KeyError, TypeError or ValueError for anything else."""
-        texts = data["weights"], data["device"], data["model"] or ""
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"weights, device and model of a network are texts, not {str(texts):.40}")
-        numbers = (tuple(_number(x) for x in data[name]) for name in ("feeling", "error"))
-        return cls(data["model"] or None, data["weights"], *numbers, data["device"])
+        model, weights = data["model"], data["weights"]
+        if not isinstance(model, str | None) or not isinstance(weights, str):
+            raise ValueError(f"model {model!r:.40} and weights {weights!r:.40} of a network; expected words")
+        return cls(model, weights, *(tuple(_number(x) for x in data[name]) for name in ("feeling", "error")))
 
     @property
     def usual(self) -> Usual:
