@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from benchmarks.study import SHARED, Tested, kept
+from qtable.codecs.base import Coder
 from qtable.codecs.plain import TableCoder
 from qtable.jpeg.codec import Codec, Subsampling
 from qtable.jpeg.tables import QTables
@@ -58,22 +59,42 @@ def half_of(half: int) -> Photos:
 
 @cache
 def classifier(network: str) -> Classifier:
-    return Classifier(load_model(f"{SHARED}/models/classifiers.py:{network}"))
+    return Classifier(load_model(model_of(network)))
+
+
+def model_of(network: str) -> str:
+    """What a user would type for one of the shared networks."""
+    file = "classnets" if network == "efficientnet_lite0" else "classifiers"
+    return f"{SHARED}/models/{file}.py:{network}"
 
 
 @cache
-def evaluator(photos: PhotosOf, half: int, networks: tuple[str, ...]) -> Evaluator:
-    return Evaluator(photos(half), Several([classifier(n) for n in networks]))
+def evaluator(
+    photos: PhotosOf, half: int, networks: tuple[str, ...], task_of: Callable[[str], Classifier]
+) -> Evaluator:
+    return Evaluator(photos(half), Several([task_of(n) for n in networks]))
 
 
 def tested(
     file: Path, photos: PhotosOf, codec: Codec, networks: tuple[str, ...], made: Callable[[int], Sequence[QTables]]
 ) -> Tested:
     """Score `made`(half), tables from that half, on the photos of the other half; kept in `file`."""
+    return tested_coders(
+        file, photos, networks, lambda half: [TableCoder(tables, codec) for tables in made(half)], classifier
+    )
+
+
+def tested_coders(
+    file: Path,
+    photos: PhotosOf,
+    networks: tuple[str, ...],
+    made: Callable[[int], Sequence[Coder]],
+    task_of: Callable[[str], Classifier],
+) -> Tested:
+    """Score `made`(half), coders from that half, on the photos of the other half; kept in `file`."""
 
     def scored() -> list[list[Score]]:
-        coders = [[TableCoder(tables, codec) for tables in made(half)] for half in (0, 1)]
-        return [evaluator(photos, 1 - half, networks).many(each) for half, each in enumerate(coders)]
+        return [evaluator(photos, 1 - half, networks, task_of).many(made(half)) for half in (0, 1)]
 
     return kept(file, networks, scored)
 

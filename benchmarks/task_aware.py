@@ -1,0 +1,334 @@
+"""What do files save that are made by looking through networks? `python -m benchmarks.task_aware`.
+
+ImageNet photos and three networks: two MobileNets and an EfficientNet, another family. The files of each row are made
+by looking through some of them and judged by all; networks that were not asked are the columns to read. Two-fold
+cross-fitting as in `benchmarks.halves`: tables and what is usual come from one half of the photos, files are made of
+the other half. Nothing was chosen on any of them: the recipe is `Look`'s default. What is done is kept in
+runs/task-aware, so an interrupted run continues. Needs ../shared. `--page` writes the page and the picture anew from
+task-aware.json.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from PIL import Image, ImageFilter
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.halves import FIVE_POINTS, PhotosOf, classifier, half_of, halves, model_of, tested_coders
+from benchmarks.study import METRICS, Tested, compared, forest, run_study, text, write_page
+from qtable.codecs.base import Coder
+from qtable.codecs.looking import seen_blocks
+from qtable.codecs.plain import TableCoder
+from qtable.codecs.task_aware import Effort
+from qtable.jpeg import dct
+from qtable.jpeg.codec import RGB, Codec
+from qtable.jpeg.coefficients import write_coefficients
+from qtable.jpeg.tables import QTables
+from qtable.jpeg.trellis import rounded
+from qtable.photos.sets import Photos
+from qtable.report import plot
+from qtable.tasks.classification import Classifier
+from qtable.tasks.gradients import stacked
+from qtable.tasks.models import load_model
+from qtable.tasks.opening import TaskSpec
+from search.looking import Looking, looking
+
+CACHE: Final = Path("runs/task-aware")
+OUT: Final = Path("results/task-aware")
+ASKED: Final = "mobilenet_v1_050_160"
+SISTER: Final = "mobilenet_v1_075_192"
+STRANGER: Final = "efficientnet_lite0"
+JUDGES: Final = (ASKED, SISTER, STRANGER)
+SHORT: Final = {ASKED: "MobileNetV1 0.5/160", SISTER: "MobileNetV1 0.75/192", STRANGER: "EfficientNet-lite0"}
+BOTH: Final = (ASKED, STRANGER)
+QUALITIES: Final = (5, 8, 12, 17, 25, 40, 60, 80, 93)
+FORMATS: Final = {"AVIF": (10, 18, 28, 40, 55, 70), "WEBP": (2, 10, 25, 50, 75, 88)}
+VISIBLE: Final = 0.0625
+"""Of each side, what the MobileNets crop away; EfficientNet sees less."""
+
+
+# ---- coders that are compared with ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Other(Coder, kind="benchmark-pillow"):
+    """Another format through Pillow; blurred: the border that no network sees is blurred first."""
+
+    format: str
+    quality: int
+    blurred: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.format} {self.quality}{', border blurred' * self.blurred}"
+
+    def encode(self, photo: RGB) -> bytes:
+        image = Image.fromarray(photo)
+        if self.blurred:
+            top, left = (int(side * VISIBLE) for side in photo.shape[:2])
+            smooth = image.filter(ImageFilter.GaussianBlur(16))
+            smooth.paste(image.crop((left, top, image.width - left, image.height - top)), (left, top))
+            image = smooth
+        file = io.BytesIO()
+        image.save(file, self.format, quality=self.quality)
+        return file.getvalue()
+
+    def decode(self, data: bytes) -> RGB:
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"format": self.format, "quality": self.quality, "blurred": self.blurred}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        return cls(data["format"], data["quality"], data["blurred"])
+
+
+@dataclass(frozen=True)
+class Masked(Coder, kind="benchmark-masked"):
+    """Tables and plain rounding, but no AC coefficients where the asked network does not look."""
+
+    quantization: QTables
+
+    @property
+    def name(self) -> str:
+        return "plain rounding inside the crop"
+
+    def encode(self, photo: RGB) -> bytes:
+        height, width = photo.shape[:2]
+        planes = dct.coefficients(stacked([photo]), "4:2:0")
+        y, cb, cr = (np.ascontiguousarray(plane[0].numpy()) for plane in planes)
+        levels = rounded((y, cb, cr), self.quantization)
+        for plane, seen in zip(levels, masks(height, width), strict=True):
+            plane.reshape(*plane.shape[:2], 64)[~seen, 1:] = 0
+        return write_coefficients(levels, self.quantization, height, width, "4:2:0")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"tables": self.quantization.values.tolist()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        return cls(QTables(np.array(data["tables"])))
+
+
+@functools.cache
+def masks(height: int, width: int) -> list[np.ndarray[Any, np.dtype[np.bool_]]]:
+    return seen_blocks(classifier(ASKED), height, width, "4:2:0")
+
+
+# ---- photos stored as the networks crop them ------------------------------------------------------------------
+
+
+class Whole(nn.Module):
+    """A network that crops the middle, shown the middle alone: a border is put around it that the crop takes away."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        side = rgb.shape[-1]
+        border = next(b for b in range(side) if int((side + 2 * b) * VISIBLE) == b and _middle(side + 2 * b) == side)
+        answers: Tensor = self.network(F.pad(rgb, (border,) * 4))
+        return answers
+
+
+def _middle(side: int) -> int:
+    return round(side * (1 - 2 * VISIBLE))
+
+
+@functools.cache
+def cropped(half: int) -> Photos:
+    """The central square of 87.5% of the shorter side."""
+
+    def middle(image: RGB) -> RGB:
+        side = _middle(min(image.shape[:2]))
+        while not any(int((side + 2 * b) * VISIBLE) == b and _middle(side + 2 * b) == side for b in range(side)):
+            side -= 1
+        top, left = ((length - side) // 2 for length in image.shape[:2])
+        return np.ascontiguousarray(image[top : top + side, left : left + side])
+
+    photos = halves()[half]
+    return replace(photos, images=tuple(middle(image) for image in photos.images))
+
+
+@functools.cache
+def whole(network: str) -> Classifier:
+    return Classifier(Whole(load_model(model_of(network))))
+
+
+# ---- rows -----------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def path_of(half: int, networks: tuple[str, ...], stored: str) -> Looking:
+    """The front that `qtable optimize --encoder task-aware` makes from the photos of `half`."""
+    folder = CACHE / f"{stored}-{half}-{'+'.join(networks)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    task_of, photos = (classifier, half_of) if stored == "whole" else (whole, cropped)
+    through = [(TaskSpec(model_of(network), "agreement"), task_of(network)) for network in networks]
+    return looking(through, photos(half), Codec(), 2, "photo", folder)
+
+
+def coders(half: int, networks: tuple[str, ...], effort: Effort | None, stored: str = "whole") -> list[Coder]:
+    """The points of a front; without an effort its tables, plainly rounded."""
+    space = path_of(half, networks, stored)
+    made = [space.coder(np.array([point])) for point in FIVE_POINTS]
+    if effort is None:
+        return [TableCoder(coder.quantization, coder.codec) for coder in made]
+    return [replace(coder, effort=effort) for coder in made]
+
+
+def standard(entropy: str = "optimized") -> list[Coder]:
+    codec = Codec("4:2:0", "progressive" if entropy == "progressive" else "optimized")
+    return [TableCoder(QTables.standard(quality), codec) for quality in QUALITIES]
+
+
+ROWS: Final[dict[str, Any]] = {
+    "standard": lambda half: standard(),
+    "tables, MobileNet": lambda half: coders(half, (ASKED,), None),
+    "photo, MobileNet": lambda half: coders(half, (ASKED,), "photo"),
+    "photo, both": lambda half: coders(half, BOTH, "photo"),
+    "AVIF": lambda half: [Other("AVIF", quality) for quality in FORMATS["AVIF"]],
+    "crop, MobileNet": lambda half: coders(half, (ASKED,), "crop"),
+    "photo, EfficientNet": lambda half: coders(half, (STRANGER,), "photo"),
+    "tables, both": lambda half: coders(half, BOTH, None),
+    "frequency, MobileNet": lambda half: coders(half, (ASKED,), "frequency"),
+    "tables, EfficientNet": lambda half: coders(half, (STRANGER,), None),
+    "AVIF, border blurred": lambda half: [Other("AVIF", quality, True) for quality in FORMATS["AVIF"]],
+    "mask, MobileNet": lambda half: [Masked(c.quantization) for c in coders(half, (ASKED,), None)],  # type: ignore[attr-defined]
+    "WebP": lambda half: [Other("WEBP", quality) for quality in FORMATS["WEBP"]],
+    "progressive": lambda half: standard("progressive"),
+}
+"""Rows by name, as functions from the half that tables come from to coders."""
+WORDS: Final = {
+    "tables, MobileNet": "closed-form tables, plain rounding",
+    "tables, EfficientNet": "the same for the other family",
+    "tables, both": "tables for both networks",
+    "frequency, MobileNet": "trellis, one weight for each frequency: no network at encoding",
+    "mask, MobileNet": "plain rounding, nothing outside the network's crop",
+    "crop, MobileNet": "trellis, one weight for each frequency, nothing outside the crop",
+    "photo, MobileNet": "trellis, weights of the photo",
+    "photo, EfficientNet": "the same, looking through the other family",
+    "photo, both": "the same, through both: the weights averaged",
+    "AVIF": "Pillow's, speed 6",
+    "AVIF, border blurred": "with the border that no network sees blurred first",
+    "WebP": "Pillow's, method 4",
+    "progressive": "standard tables, progressive JPEG",
+}
+PAIRS: Final = (
+    ("photo, MobileNet", "tables, MobileNet"),
+    ("photo, MobileNet", "crop, MobileNet"),
+    ("photo, both", "photo, MobileNet"),
+    ("photo, both", "photo, EfficientNet"),
+    ("photo, both", "tables, both"),
+    ("photo, both", "AVIF"),
+)
+CROPPED: Final[dict[str, Any]] = {
+    "standard": lambda half: standard(),
+    "tables, MobileNet": lambda half: coders(half, (ASKED,), None, "cropped"),
+    "photo, MobileNet": lambda half: coders(half, (ASKED,), "photo", "cropped"),
+}
+"""Rows on photos that are stored as the networks crop them."""
+
+
+def scored(name: str, rows: Mapping[str, Any], stored: str) -> Tested:
+    photos: PhotosOf = half_of if stored == "whole" else cropped
+    file = CACHE / f"{stored}-{name.replace(' ', '-').replace(',', '')}.npz"
+    return tested_coders(file, photos, JUDGES, rows[name], classifier if stored == "whole" else whole)
+
+
+def against(rows: Mapping[str, Tested], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Of each pair of rows and each network the paired change of bytes."""
+    return {f"{a} against {b}": {n: compared(rows[b], rows[a], n) for n in JUDGES} for a, b in pairs}
+
+
+def study() -> dict[str, Any]:
+    """Each row against standard tables, and rows against each other, by each network and metric."""
+    rows = {name: scored(name, ROWS, "whole") for name in ROWS}
+    stored = {name: scored(name, CROPPED, "cropped") for name in CROPPED}
+    others = [name for name in ROWS if name != "standard"]
+    return {
+        "photos": len(rows["standard"].sizes[0]),
+        "qualities": QUALITIES,
+        "points": FIVE_POINTS,
+        "rows": {name: {n: compared(rows["standard"], rows[name], n) for n in JUDGES} for name in others},
+        "pairs": against(rows, PAIRS),
+        "cropped": {name: {n: compared(stored["standard"], stored[name], n) for n in JUDGES} for name in CROPPED},
+        "cropped pairs": against(stored, [("photo, MobileNet", "tables, MobileNet")]),
+        "mean bytes": {name: row.sizes.mean(axis=1).tolist() for name, row in rows.items()},
+    }
+
+
+# ---- the page -------------------------------------------------------------------------------------------------
+
+
+def _table(rows: Mapping[str, Any], names: Sequence[str], words: Mapping[str, str]) -> list[str]:
+    heads = [f"{SHORT[n]}, {metric}" for n in JUDGES for metric in METRICS]
+    lines = ["| files | " + " | ".join(heads) + " | |", "|---" * (len(heads) + 2) + "|"]
+    for name in names:
+        cells = [text(rows[name][n][metric]) for n in JUDGES for metric in METRICS]
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {words.get(name, '')} |")
+    return lines
+
+
+def page(found: dict[str, Any]) -> None:
+    rows = found["rows"]
+    sister, stranger = (text(rows["photo, MobileNet"][n]["agreement"]) for n in (SISTER, STRANGER))
+    avif = [text(rows["AVIF"][n]["agreement"]) for n in (SISTER, STRANGER)]
+    lines = [
+        "# What do files save that are made by looking through networks?",
+        "",
+        "Plain JPEG made by looking through MobileNetV1 0.5/160, judged by networks that were not asked, at equal",
+        f"agreement with the clean answer, against standard tables: {SHORT[SISTER]} {sister} (AVIF {avif[0]}),",
+        f"{SHORT[STRANGER]}, of another family, {stranger} (AVIF {avif[1]}).",
+        "",
+        f"{found['photos']} ImageNet photos (shorter side at most 256), 4:2:0, optimized Huffman tables, whole files,",
+        "real bytes. Change of bytes at equal score (BD-rate) against standard tables with 95% paired bootstrap",
+        "intervals over photos. Two-fold cross-fitting: tables and what is usual come from one half of the photos,",
+        f"files are made of the other half; {len(found['points'])} points a curve, {len(found['qualities'])} standard",
+        "qualities.",
+        "The encoder never sees a label. Each row names the networks that were looked through;",
+        "a network's own column says what files save for it that were made for it.",
+        "`python -m benchmarks.task_aware` remakes this page.",
+        "",
+        "![bytes at equal agreement](task-aware.png)",
+        "",
+        "## Against standard tables",
+        "",
+        *_table(rows, list(rows), WORDS),
+        "",
+        "## Rows against each other",
+        "",
+        *_table(found["pairs"], list(found["pairs"]), {}),
+        "",
+        "## Photos stored as the networks crop them",
+        "",
+        "The central square of 87.5% of the shorter side alone is stored, and the networks look at all of it: nothing",
+        "can be saved outside of any crop.",
+        "",
+        *_table(found["cropped"], [n for n in found["cropped"] if n != "standard"], {}),
+        *_table(found["cropped pairs"], list(found["cropped pairs"]), {})[2:],
+    ]
+    write_page(OUT, lines)
+    figure, axes = plot.new_axes(8.0, 6.4)
+    bars = [
+        (f"{name} · {SHORT[n]}", rows[name][n]["agreement"], i)
+        for name in rows
+        for i, n in enumerate(JUDGES)
+        if np.isfinite(rows[name][n]["agreement"]["bd_rate"])
+    ]
+    forest(axes, bars, "bytes at equal agreement against standard tables (%)", size=6)
+    figure.savefig(OUT / "task-aware.png")
+
+
+if __name__ == "__main__":
+    run_study(OUT / "task-aware.json", CACHE, study, page)
