@@ -56,7 +56,7 @@ def test_another_number_of_items_is_refused(dtype: str, held: int, asked: int) -
     if same:
         assert unpacked(text, dtype, (asked,)).shape == (asked,)
         return
-    with pytest.raises(ValueError, match="a packed array of .* bytes"):
+    with pytest.raises(ValueError, match=r"a packed array of .* bytes"):
         unpacked(text, dtype, (asked,))
 
 
