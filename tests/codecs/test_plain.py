@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,10 @@ class Named(Coder, kind="test-named"):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        return cls(int(data["number"]))
+        number = int(data["number"])
+        if number > 255:
+            raise ValueError(f"number {number} of " + 9999 * "9")
+        return cls(number)
 
 
 def test_the_file_of_a_table_coder_is_a_table_file(tmp_path: Path, asymmetric: QTables) -> None:
@@ -136,6 +140,7 @@ def test_a_coder_in_a_table_file_comes_with_its_own_codec(tmp_path: Path) -> Non
             r"entropy coding \['standard'\] is unknown; allowed: standard",
         ),
         ({"coder": {"kind": "test-named", "number": "x\ny"}}, "invalid literal"),
+        ({"coder": {"kind": "test-named", "number": 9999}}, "number 9999 of 9{150}"),
         ({"coder": "tables"}, "a table file is a JSON object"),
         ([], "a table file is a JSON object"),
         (None, "a table file is a JSON object"),
@@ -162,6 +167,10 @@ def test_a_file_that_is_not_there_and_one_without_end(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.json': no such file"):
         open_coder(str(tmp_path / "none.json"), Codec())
     with (tmp_path / "large.json").open("wb") as file:
-        file.truncate(1 << 33)  # takes no disk
+        file.truncate(1 << 27)  # takes no disk
+    tracemalloc.start()
     with pytest.raises(ValueError, match=r"large\.json: larger than"):
         open_coder(str(tmp_path / "large.json"), Codec())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 26
