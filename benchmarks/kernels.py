@@ -21,11 +21,18 @@ import torch
 from PIL import Image
 
 from benchmarks import workload
-from qtable.jpeg.codec import RGB, Subsampling
+from qtable.codecs.looking import Look, seen_blocks, squared_gradients, weights_of
+from qtable.codecs.task_aware import Network, TaskAware
+from qtable.jpeg.codec import RGB, Codec, Subsampling
 from qtable.jpeg.coefficients import exact_size, write_coefficients
 from qtable.jpeg.dct import coefficients
 from qtable.jpeg.tables import QTables, as_flat_list
 from qtable.jpeg.trellis import rounded, trellis
+from qtable.measure.estimates import usual_of
+from qtable.measure.sensitivity import measure as measure_sensitivity
+from qtable.photos.sets import Photos
+from qtable.tasks.gradients import stacked
+from qtable.tasks.opening import TaskSpec
 
 SUBSAMPLING: Final[Subsampling] = "4:2:0"
 HEIGHT, WIDTH = 256, 341
@@ -54,7 +61,7 @@ def network(image: RGB) -> Callable[[], object] | None:
     batch = torch.from_numpy(image).permute(2, 0, 1)[None].float()
 
     def forward() -> object:
-        with torch.inference_mode():
+        with torch.no_grad():
             return model(batch)
 
     return forward
@@ -118,12 +125,51 @@ def measure(image: RGB, quality: int, forward: Callable[[], object] | None) -> d
     }
 
 
+def looking_through(image: RGB) -> dict[str, Any] | None:
+    """What a task-aware file of the photo costs, in forward passes of its network, and where the time goes."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "models"
+    if not (folder / "classifiers.py").exists():
+        return None
+    spec, look = TaskSpec(f"{folder / 'classifiers.py'}:{NETWORK}", "agreement"), Look()
+    task, codec = spec.open(), Codec()
+    usual = usual_of(measure_sensitivity(Photos((image,), None, ("photo",)), task, codec, at=look.tables), look.tables)
+    coder = TaskAware(QTables.standard(20), 1e-3, (Network.of(spec, task, usual),), look=look)
+    (prepared,) = coder.prepared([image])
+    (squares,), seen = squared_gradients(task, [image], codec, look), seen_blocks(task, HEIGHT, WIDTH, SUBSAMPLING)
+    levels, batch = coder.levels(prepared), stacked([image])
+
+    def forward() -> None:
+        with torch.no_grad():
+            task.answers(batch)
+
+    works: dict[str, Callable[[], object]] = {
+        "forward pass": forward,
+        "whole file": lambda: write_coefficients(
+            coder.levels(coder.prepare([image])[0]), coder.quantization, HEIGHT, WIDTH, SUBSAMPLING
+        ),
+        "gradients": lambda: squared_gradients(task, [image], codec, look),
+        "weights": lambda: weights_of(squares, usual, look, seen),
+        "trellis": lambda: coder.levels(prepared),
+        "file": lambda: write_coefficients(levels, coder.quantization, HEIGHT, WIDTH, SUBSAMPLING),
+    }
+    times = milliseconds(works, REPEATS // 3)
+    return {
+        "ms": {name: statistics.median(values) for name, values in times.items()},
+        "forward_passes": {
+            name: statistics.median(a / b for a, b in zip(values, times["forward pass"], strict=True))
+            for name, values in times.items()
+        },
+    }
+
+
 def main() -> None:
     torch.set_num_threads(1)
     image = photo()
     forward = network(image)
     rows = {str(quality): measure(image, quality, forward) for quality in QUALITIES}
-    workload.save("kernels", {"photo": [HEIGHT, WIDTH], "network": NETWORK if forward else None, "qualities": rows})
+    through = looking_through(image)
+    figures = {"photo": [HEIGHT, WIDTH], "network": NETWORK if forward else None, "qualities": rows}
+    workload.save("kernels", {**figures, "looking through a network": through})
     print("| quality | bytes | encode, ms | exact size, ms | ratio | file, ms | trellis, ms | to encode | to forward |")
     print("|---|---|---|---|---|---|---|---|---|")
     for quality, row in rows.items():
@@ -133,6 +179,8 @@ def main() -> None:
             f"| {quality} | {row['bytes']} | {row['encode_ms']:.3f} | {row['size_ms']:.3f}"
             f" | {row['encode_to_size']:.1f} | {' | '.join(cells + shares)} |"
         )
+    for name, passes in (through or {"forward_passes": {}})["forward_passes"].items():
+        print(f"looking through {NETWORK}: {name} {passes:.2f} forward passes")
     print("exact size: at least 5 times faster than encoding at qualities 10 to 50; trellis: at most 3 ms")
 
 

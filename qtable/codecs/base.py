@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,9 +10,12 @@ from typing import Any, ClassVar, Final, Self
 
 from qtable.jpeg.codec import RGB, decode
 from qtable.jpeg.tables import QTables
+from qtable.kinds import Kinds
 
-KINDS: Final = {"tables": "qtable.codecs.plain", "task-aware": "qtable.codecs.task_aware"}
-"""Where qtable's own kinds of coders are defined; imported when a file names one."""
+KINDS: Final[Kinds[Coder]] = Kinds(
+    "a coder", {"tables": "qtable.codecs.plain", "task-aware": "qtable.codecs.task_aware"}
+)
+"""Coders by the name that files have for them."""
 
 
 class Coder(ABC):
@@ -24,11 +26,10 @@ class Coder(ABC):
     """
 
     kind: ClassVar[str]
-    _kinds: ClassVar[dict[str, type[Coder]]] = {}
 
     def __init_subclass__(cls, kind: str) -> None:
         cls.kind = kind
-        Coder._kinds[kind] = cls
+        KINDS.add(kind, cls)
 
     @property
     @abstractmethod
@@ -67,13 +68,8 @@ class Coder(ABC):
 
     @staticmethod
     def read(data: Mapping[str, Any]) -> Coder:
-        """From {"kind": ..., **to_dict()}. ValueError for a kind that is neither qtable's nor of a loaded module."""
-        name = str(data["kind"])
-        if name in KINDS:
-            importlib.import_module(KINDS[name])
-        if name not in Coder._kinds:
-            raise ValueError(f"a coder of kind {name!r:.40} is unknown here; known: {', '.join(sorted(KINDS))}")
-        return Coder._kinds[name].from_dict(data)
+        """From {"kind": ..., **to_dict()}. KeyError, TypeError or ValueError for anything else; see `Kinds.of`."""
+        return KINDS.of(data).from_dict(data)
 
 
 def digest_of(coder: Coder) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib
 import math
 import zlib
 from abc import ABC, abstractmethod
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qtable.jpeg.codec import RGB
+from qtable.kinds import Kinds
 from qtable.photos.sets import Annotations
 
 if TYPE_CHECKING:
@@ -34,12 +34,14 @@ Answers = Any
 """What a network says of n photos: a tensor, or a tree (tuples, lists, dicts) of tensors, whose first side is n."""
 
 
-KINDS: Final = {"classes": "qtable.tasks.classification", "several": "qtable.tasks.several"}
-"""Where qtable's own kinds of outcomes are defined; imported when an archive has some."""
-
-
 class ModelError(ValueError):
     """The user's model cannot be loaded or does not answer as a model must; the message says how."""
+
+
+KINDS: Final[Kinds[Outcomes]] = Kinds(
+    "outcomes", {"classes": "qtable.tasks.classification", "several": "qtable.tasks.several"}
+)
+"""Outcomes by the name that archives have for them."""
 
 
 class Outcomes(ABC):
@@ -50,11 +52,10 @@ class Outcomes(ABC):
     """
 
     kind: ClassVar[str]
-    _kinds: ClassVar[dict[str, type[Outcomes]]] = {}
 
     def __init_subclass__(cls, kind: str) -> None:
         cls.kind = kind
-        Outcomes._kinds[kind] = cls
+        KINDS.add(kind, cls)
 
     @abstractmethod
     def __len__(self) -> int:
@@ -97,13 +98,8 @@ class Outcomes(ABC):
 
     @staticmethod
     def read(data: Mapping[str, Any], photos: int) -> Outcomes:
-        """From {"kind": ..., **to_dict()}. ValueError for a kind that is neither qtable's nor of a loaded module."""
-        name = str(data["kind"])
-        if name in KINDS:
-            importlib.import_module(KINDS[name])
-        if name not in Outcomes._kinds:
-            raise ValueError(f"outcomes of kind {name!r:.40} are unknown here; known: {', '.join(sorted(KINDS))}")
-        return Outcomes._kinds[name].from_dict(data, photos)
+        """From {"kind": ..., **to_dict()}. KeyError, TypeError or ValueError for anything else; see `Kinds.of`."""
+        return KINDS.of(data).from_dict(data, photos)
 
     def written(self) -> dict[str, Any]:
         """What `read` reads."""

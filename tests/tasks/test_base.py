@@ -188,11 +188,14 @@ def test_another_kind_is_found_by_its_name_alone_and_beside_others() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"kind": "never heard of"}, "outcomes of kind 'never heard of' are unknown here; known: classes, several"),
-        ({"kind": 9999 * "x"}, "are unknown here"),
-        ({"kind": {"a": [1]}}, "are unknown here"),
+        (
+            {"kind": "never heard of"},
+            "outcomes of kind 'never heard of': unknown here; known: classes, several, test-levels",
+        ),
+        ({"kind": 9999 * "x"}, ": unknown here; known: classes"),
+        ({"kind": {"a": [1]}}, ": unknown here; known: classes"),
         ({"kind": "several", "parts": []}, "outcomes of no task"),
-        ({"kind": "several", "parts": [{"kind": "none"}]}, "outcomes of kind 'none' are unknown"),
+        ({"kind": "several", "parts": [{"kind": "none"}]}, "outcomes of kind 'none': unknown"),
         ({"kind": "classes", "metric": "mAP", "hits": {}}, "metric 'mAP' is unknown; allowed: top-1, top-5, agreement"),
     ],
 )
