@@ -127,8 +127,8 @@ def test_a_coder_in_a_table_file_comes_with_its_own_codec(tmp_path: Path) -> Non
     ("content", "message"),
     [
         (
-            {"coder": {"kind": "from the future"}},
-            "a coder of kind 'from the future': unknown here; known: tables, task-aware, test-named",
+            {"coder": {"kind": "future"}},
+            "a coder of kind 'future': unknown here; known: tables, task-aware, test-n",
         ),
         ({"coder": {"kind": 9999 * "x"}}, ": unknown here; known: tables"),
         ({"coder": {}}, "KeyError: 'kind'"),

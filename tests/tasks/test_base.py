@@ -189,8 +189,8 @@ def test_another_kind_is_found_by_its_name_alone_and_beside_others() -> None:
     ("data", "message"),
     [
         (
-            {"kind": "never heard of"},
-            "outcomes of kind 'never heard of': unknown here; known: classes, several, test-levels",
+            {"kind": "never"},
+            "outcomes of kind 'never': unknown here; known: classes, several, test-levels",
         ),
         ({"kind": 9999 * "x"}, ": unknown here; known: classes"),
         ({"kind": {"a": [1]}}, ": unknown here; known: classes"),
