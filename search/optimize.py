@@ -192,7 +192,7 @@ def _tested(
         watch("testing the front", done, len(chosen), "")
     summary = summarize(archive, baseline, found, images, task, codec, np.random.default_rng(plan.seed))
     clean = on_test.clean()
-    summary["clean"] = clean.score()
+    summary |= {"annotated": task.annotated, "clean": clean.score()}
     if judges:
         summary["judges"] = judged(judges, baseline, found, clean, np.random.default_rng(plan.seed))
     if plan.max_drop is not None:

@@ -210,6 +210,8 @@ def test_the_report_is_written(job: Path, images: ImageSet) -> None:
     html = page(Run.open(job), images)
     assert Toy.metric in html
     assert "right to wrong" not in html  # nothing is right or wrong here
+    assert not Run.open(job).annotated
+    assert "Uncompressed" not in html  # against themselves
 
 
 def test_it_trains(images: ImageSet, tmp_path: Path) -> None:

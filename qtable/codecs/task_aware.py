@@ -66,11 +66,10 @@ class Network:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `asdict`. KeyError, TypeError or ValueError for anything else."""
-        texts = data["weights"], data["model"] or ""
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"weights and model of a network are texts, not {texts!s:.40}")
-        numbers = (tuple(_number(x) for x in data[name]) for name in ("feeling", "error"))
-        return cls(data["model"] or None, data["weights"], *numbers)
+        model, weights = data["model"], data["weights"]
+        if not isinstance(model, str | None) or not isinstance(weights, str):
+            raise ValueError(f"model {model!r:.40} and weights {weights!r:.40} of a network; expected words")
+        return cls(model, weights, *(tuple(_number(x) for x in data[name]) for name in ("feeling", "error")))
 
     @property
     def usual(self) -> Usual:
@@ -176,20 +175,19 @@ class TaskAware(Coder, kind="task-aware"):
         return trellis(*prepared, self.quantization, self.multiplier, sampling, self.iterations)
 
     def prepared(self, photos: Sequence[RGB]) -> list[Prepared]:
-        """Coefficients and weights of photos of one size; the latest are remembered."""
+        """Coefficients and weights of photos of one size."""
         keys = [
             (self.networks, self.effort, self.codec, self.look, sha256(photo.tobytes()).digest()) for photo in photos
         ]
         found = [_kept.get((key, photo.shape)) for key, photo in zip(keys, photos, strict=True)]
         missing = [i for i, prepared in enumerate(found) if prepared is None]
         if missing:
-            for i, prepared in zip(missing, self.prepare([photos[i] for i in missing]), strict=True):
+            for i, prepared in zip(missing, self._prepare([photos[i] for i in missing]), strict=True):
                 found[i] = prepared
                 _kept.put((keys[i], photos[i].shape), prepared)
         return [prepared for prepared in found if prepared is not None]
 
-    def prepare(self, photos: Sequence[RGB]) -> list[Prepared]:
-        """What `prepared` remembers, made anew."""
+    def _prepare(self, photos: Sequence[RGB]) -> list[Prepared]:
         planes = dct.coefficients(stacked(photos), self.codec.subsampling)
         y, cb, cr = (np.ascontiguousarray(plane.numpy()) for plane in planes)
         total: list[Squares] | None = None

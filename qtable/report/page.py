@@ -101,7 +101,7 @@ def _notes(run: Run) -> list[str]:
             f"On the {run.splits['search']:,} search photos, on which tables were chosen, it looked like"
             f" {fewer(run.change_on_search)}: the difference is the price of choosing."
         )
-    if math.isfinite(run.clean) and run.clean < 1:  # with themselves they agree
+    if math.isfinite(run.clean) and run.annotated:  # else it is that of photos against themselves
         notes.append(f"Uncompressed, the test photos reach {run.clean:.1%} {run.metric}.")
     if _record(run.header, "photos").get("source") == "embedded":
         notes.append(

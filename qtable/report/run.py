@@ -89,8 +89,8 @@ class Run:
 
     header: the archive's. coding: the codec and its libraries. standard: by rising quality. found: by rising size on
     `search`. savings: at most three; none if the curves have no range of scores in common. change, change_on_search:
-    BD-rates. clean: the score of the uncompressed photos, NaN if it is not known. statistics: of `fit`, or in words why
-    there are none.
+    BD-rates. clean: the score of the uncompressed photos, NaN if it is not known. annotated: whether scores are about
+    annotations, not about answers on the uncompressed photos. statistics: of `fit`, or in words why there are none.
     """
 
     folder: Path
@@ -107,6 +107,7 @@ class Run:
     change: Estimate
     change_on_search: float
     clean: float
+    annotated: bool
     max_drop: str | None
     statistics: Sensitivity | str
 
@@ -155,6 +156,7 @@ class Run:
                 change=Estimate.of(summary, "bd_rate"),
                 change_on_search=_number(summary["bd_rate_search"]),
                 clean=_number(summary.get("clean")),
+                annotated=bool(summary.get("annotated", True)),
                 max_drop=None if drop is None else max_drop_sentence(drop, splits["test"]),
                 statistics=_statistics(folder),
             )

@@ -218,6 +218,8 @@ def unpacked(text: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDA
         raise ValueError(f"not a packed array ({error})") from None
     if len(data) != size:
         raise ValueError(f"a packed array of {len(data)} bytes or more; expected {size} for {wanted} {list(shape)}")
+    if not inflate.eof or inflate.unused_data:
+        raise ValueError("not a packed array (its end is missing, or not its end)")
     if bits:
         return np.unpackbits(np.frombuffer(data, np.uint8), count=count).astype(bool).reshape(shape)
     return np.frombuffer(data, wanted.newbyteorder("<")).astype(wanted).reshape(shape)

@@ -13,7 +13,7 @@ from qtable.jpeg.codec import RGB, Codec
 from qtable.jpeg.tables import QTables
 from qtable.measure.evaluate import Evaluator
 from qtable.photos.sets import Photos
-from qtable.tasks.base import ModelError
+from qtable.tasks.base import ModelError, Outcomes
 from qtable.tasks.classification import METRICS, Classifier, ClassOutcomes
 
 
@@ -50,6 +50,7 @@ def test_bytes_and_outcomes_are_those_of_the_files_one_by_one(photos: Photos, as
     outcomes = score.outcomes
     assert isinstance(outcomes, ClassOutcomes)
     assert set(outcomes.hits) == set(METRICS)
+    assert Outcomes.read(outcomes.written(), len(photos)).written() == outcomes.written()  # of the types it says
     assert isinstance(photos.annotations, np.ndarray)
     for i, image in enumerate(photos.images):
         file = codec.encode(image, asymmetric)
