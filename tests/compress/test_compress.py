@@ -28,6 +28,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 from qtable import compress as module
 from qtable.cli import main
 from qtable.cli.console import console
+from qtable.codecs.plain import TableCoder
 from qtable.compress import (
     JOURNAL,
     MANIFEST,
@@ -52,9 +53,11 @@ from qtable.compress import (
 from qtable.jpeg.codec import RGB, Codec, decode
 from qtable.jpeg.header import read_header
 from qtable.jpeg.tables import QTables
+from qtable.photos.opening import MAX_PIXELS
 
 TABLES, CODEC = QTables.standard(40), Codec("4:2:2", "standard")
-RECIPE = Recipe(TABLES, CODEC)
+CODER = TableCoder(TABLES, CODEC)
+RECIPE = Recipe(CODER)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -87,7 +90,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def run(source: Path, target: Path, **options: Any) -> Summary:
-    return compress(source, target, TABLES, CODEC, **options)
+    return compress(source, target, CODER, **options)
 
 
 @pytest.fixture
@@ -193,7 +196,7 @@ def test_a_tiffs_own_tags_become_exif() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
 def test_strip_drops_metadata_and_the_photo_looks_the_same(kind: str) -> None:
     data = encoded(noise(0), kind, exif=exif_of(6), icc_profile=SRGB)
-    made, _, _ = Recipe(TABLES, CODEC, metadata="strip")(data)
+    made, _, _ = Recipe(CODER, metadata="strip")(data)
     assert read_metadata(made) == Metadata()
     with Image.open(io.BytesIO(data)) as image:
         image.load()
@@ -290,9 +293,9 @@ def test_what_cannot_be_kept_faithfully_is_skipped_with_its_reason(make: Callabl
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_the_limit_of_pixels_is_inclusive(kind: str) -> None:
     data = encoded(noise(0), kind)
-    assert Recipe(TABLES, CODEC, max_pixels=40 * 56)(data)
+    assert Recipe(CODER, max_pixels=40 * 56)(data)
     with pytest.raises(Skip, match="too large: 56 x 40 pixels"):
-        Recipe(TABLES, CODEC, max_pixels=40 * 56 - 1)(data)
+        Recipe(CODER, max_pixels=40 * 56 - 1)(data)
 
 
 def test_a_limit_above_pillows_own_works_and_pillow_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,11 +305,11 @@ def test_a_limit_above_pillows_own_works_and_pillow_keeps_its_own(monkeypatch: p
 
 
 def test_skip_larger_keeps_a_jpeg_that_would_grow() -> None:
-    recipe = Recipe(QTables.standard(95), CODEC, skip_larger=True)
+    recipe = Recipe(TableCoder(QTables.standard(95), CODEC), skip_larger=True)
     coarse = encoded(noise(0), "JPEG", quality=10)
     assert recipe(coarse) == (coarse, "kept", None)
     assert recipe(encoded(noise(0), "PNG"))[1] == "compressed"
-    assert Recipe(QTables.standard(95), CODEC)(coarse)[1] == "compressed"
+    assert Recipe(TableCoder(QTables.standard(95), CODEC))(coarse)[1] == "compressed"
 
 
 @pytest.mark.parametrize(
@@ -319,7 +322,7 @@ def test_skip_larger_keeps_a_jpeg_that_would_grow() -> None:
 )
 def test_recipes_that_cannot_be(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Recipe(TABLES, CODEC, **options)
+        Recipe(CODER, **options)
 
 
 # ---- names and trees ------------------------------------------------------------------------------------------
@@ -428,10 +431,18 @@ def test_other_options_on_the_same_target_are_refused(small: Path, tmp_path: Pat
     with pytest.raises(CompressError, match=f"holds another run: its {next(iter(options))} is .*, now "):
         run(small, tmp_path / "dst", **options)
     with pytest.raises(CompressError, match=r"holds another run: its tables is '.*', now '.*'; choose another"):
-        compress(small, tmp_path / "dst", QTables.standard(41), CODEC)
+        compress(small, tmp_path / "dst", TableCoder(QTables.standard(41), CODEC))
     with pytest.raises(CompressError, match="holds another run: its entropy is 'standard', now 'progressive'"):
-        compress(small, tmp_path / "dst", TABLES, Codec("4:2:2", "progressive"))
+        compress(small, tmp_path / "dst", TableCoder(TABLES, Codec("4:2:2", "progressive")))
     assert files(tmp_path / "dst") == before
+
+
+def test_what_makes_a_run_another_is_written_as_ever(small: Path, tmp_path: Path) -> None:
+    """So that the same command continues runs that earlier versions began."""
+    run(small, tmp_path / "dst")
+    identity = json.loads((tmp_path / "dst" / JOURNAL).read_bytes().splitlines()[0])["identity"]
+    options = {"metadata": "keep", "skip_larger": False, "max_pixels": MAX_PIXELS}
+    assert identity == {"tables": TABLES.digest()[:16], **CODEC.to_dict(), **options}
 
 
 @pytest.mark.parametrize(
