@@ -35,15 +35,15 @@ def models_to_lend(
     from qtable.tasks.opening import TaskSpec, weights_digest
 
     aware = [coder for coder in coders if isinstance(coder, TaskAware)]
-    asked = [network for coder in aware if coder.effort != "frequency" for network in coder.networks]
-    if scored is not None and weights_digest(scored.model) in {network.weights for network in asked}:
+    weights = {network.weights for coder in aware for network in coder.networks}
+    if scored is not None and weights_digest(scored.model) in weights:
         lend(scored)
     specs = tuple(TaskSpec(model, "agreement", device) for model in models or ())
     for spec in specs:
         lend(open_task(spec))
-    for network in asked:  # says what is missing before long work begins
+    for coder in coders:  # says what is missing before long work begins
         try:
-            network.task()
+            coder.check()
         except ModelError as error:
             raise ModelError(f"{option}: {error}") from None
     return specs

@@ -50,8 +50,8 @@ Through = Annotated[
     list[str] | None,
     typer.Option(
         "--through",
-        help="A network that task-aware files among the --tables were made for, if it is not the scored one;"
-        " repeatable. Its code is run.",
+        help="A network that task-aware files were made for, if it is not the one that --model names; repeatable."
+        " Its code is run.",
     ),
 ]
 Resize = Annotated[int | None, typer.Option(help="Scale photos: pixels of the shorter side.")]

@@ -137,6 +137,11 @@ class TaskAware(Coder, kind="task-aware"):
     def tables(self) -> QTables:
         return self.quantization
 
+    def check(self) -> None:
+        """ModelError if a network that is asked was not lent."""
+        for network in self.networks if self.effort != "frequency" else ():
+            network.task()
+
     def encode(self, photo: RGB) -> bytes:
         """A whole baseline file. ModelError if a network fails on the photo, or gives no gradients."""
         return self.encode_all([photo])[0]

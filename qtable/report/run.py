@@ -22,7 +22,7 @@ from qtable.measure.sensitivity import Sensitivity
 from qtable.measure.summary import RESAMPLES, max_drop_sentence, three_savings
 from qtable.photos.sets import SPLITS, Split
 from qtable.report.spent import Floats
-from qtable.tasks.base import Outcomes
+from qtable.tasks.base import ModelError, Outcomes
 
 AGAIN: Final = "the same qtable optimize command writes both anew"
 
@@ -90,7 +90,7 @@ class Run:
     header: the archive's. coding: the codec and its libraries. standard: by rising quality. found: by rising size on
     `search`. savings: at most three; none if the curves have no range of scores in common. change, change_on_search:
     BD-rates. clean: the score of the uncompressed photos, NaN if it is not known. statistics: of `fit`, or in words why
-    there are none.
+    there are none. judges: networks by which nothing was chosen, and what the found tables change by them.
     """
 
     folder: Path
@@ -108,6 +108,7 @@ class Run:
     change_on_search: float
     clean: float
     max_drop: str | None
+    judges: tuple[tuple[str, Estimate], ...]
     statistics: Sensitivity | str
 
     @classmethod
@@ -156,6 +157,7 @@ class Run:
                 change_on_search=_number(summary["bd_rate_search"]),
                 clean=_number(summary.get("clean")),
                 max_drop=None if drop is None else max_drop_sentence(drop, splits["test"]),
+                judges=tuple((str(j["model"]), Estimate.of(j, "bd_rate")) for j in summary.get("judges", ())),
                 statistics=_statistics(folder),
             )
         except ReportError:
@@ -169,6 +171,15 @@ class Run:
         """What the archive's evaluations depend on."""
         identity: Mapping[str, Any] = self.header.get("identity", {})
         return identity
+
+    @property
+    def makes_files(self) -> bool:
+        """Whether files of the chosen coder can be made anew: the networks that it looks through may be missing."""
+        try:
+            self.chosen.coder.check()
+        except ModelError:
+            return False
+        return True
 
     @property
     def photos(self) -> int:

@@ -191,7 +191,9 @@ def test_blocks_outside_a_central_crop_are_not_seen() -> None:
     expected = np.zeros((10, 12), bool)
     expected[3:7, 4:8] = True  # of 80 x 96 the crop of 32 begins at 24, 32
     assert all(np.array_equal(mask, expected) for mask in found)
-    for mask, masks in zip(seen_blocks(task, 80, 96, "4:2:0"), expected_blocks(80, 96, "4:2:0", 24, 32, 32), strict=True):
+    for mask, masks in zip(
+        seen_blocks(task, 80, 96, "4:2:0"), expected_blocks(80, 96, "4:2:0", 24, 32, 32), strict=True
+    ):
         assert np.array_equal(mask, masks)
 
 

@@ -249,7 +249,9 @@ def test_coders_that_differ_in_anything_are_not_equal() -> None:
         lambda data: data.update(kind="mine"),
     ],
 )
-def test_files_that_hold_no_coder_get_one_clear_line(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def test_files_that_hold_no_coder_get_one_clear_line(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
     file = tmp_path / "coder.json"
     save_coder(coder(), file)
     data = json.loads(file.read_bytes())
@@ -288,7 +290,9 @@ def test_a_network_that_was_not_lent_is_named_and_no_code_runs(monkeypatch: pyte
     image = photos(16, 16, 2)[0]
     for effort in ("photo", "crop"):
         monkeypatch.setattr(task_aware, "_lent", {})
-        with pytest.raises(ModelError, match=r"looking through .*mine\.py:net \(weights [0-9a-f]{8}\): name that model$"):
+        with pytest.raises(
+            ModelError, match=r"looking through .*mine\.py:net \(weights [0-9a-f]{8}\): name that model$"
+        ):
             replace(made, effort=effort).encode(image)
         other = lend(small(1))
         with pytest.raises(ModelError, match=rf"name that model; given are others, of weights {other[:8]}"):

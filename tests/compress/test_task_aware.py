@@ -85,9 +85,7 @@ def command(source: Path, target: Path, tables: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def whole(
-    source: Path, tables: Path, model: str, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, bytes]:
+def whole(source: Path, tables: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What an undisturbed run leaves, in a process of its own that has as many threads as there are cores."""
     target = tmp_path_factory.mktemp("undisturbed") / "dst"
     words = [sys.executable, "-m", "qtable.cli", *command(source, target, tables, "--model", model, "--workers", "2")]
@@ -120,9 +118,7 @@ def test_any_number_of_workers_makes_the_same_bytes(
     assert files(tmp_path / "dst") == whole
 
 
-def killed_and_run_again(
-    words: list[str], goals: list[int], target: Path, whole: dict[str, bytes]
-) -> None:
+def killed_and_run_again(words: list[str], goals: list[int], target: Path, whole: dict[str, bytes]) -> None:
     journaled = 0
     for goal in goals:
         assert exit_code(started(words, goal, lambda: os.killpg(0, signal.SIGKILL))) == -signal.SIGKILL
@@ -265,9 +261,7 @@ def test_a_network_that_fails_on_a_photo_gets_one_line_that_names_it(
     model: str, tmp_path: Path, workers: str, name: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = TaskSpec(model.replace(":net", f":{name}"), "agreement")
-    save_coder(
-        TaskAware(QTables.standard(), 0.01, (Network.of(own, own.open(), usual()),)), tmp_path / "tables.json"
-    )
+    save_coder(TaskAware(QTables.standard(), 0.01, (Network.of(own, own.open(), usual()),)), tmp_path / "tables.json")
     (tmp_path / "src").mkdir()
     Image.fromarray(np.zeros((16, 24, 3), np.uint8)).save(tmp_path / "src" / "dark.png")
     words = command(tmp_path / "src", tmp_path / "dst", tmp_path / "tables.json", "--model", str(own.model))
@@ -275,7 +269,9 @@ def test_a_network_that_fails_on_a_photo_gets_one_line_that_names_it(
     assert line.startswith(f"qtable: dark.png: {message}")
 
 
-def test_a_table_file_runs_no_code(source: Path, coder: TaskAware, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_file_runs_no_code(
+    source: Path, coder: TaskAware, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef net(): pass\n")
     network = replace(coder.networks[0], model=f"{tmp_path / 'evil.py'}:net", weights="0" * 64)
     for effort in ("photo", "crop"):
@@ -286,7 +282,9 @@ def test_a_table_file_runs_no_code(source: Path, coder: TaskAware, tmp_path: Pat
     assert not (tmp_path / "ran").exists()
 
 
-def test_weights_of_frequencies_need_no_model(source: Path, coder: TaskAware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_frequencies_need_no_model(
+    source: Path, coder: TaskAware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("qtable.codecs.task_aware._lent", {})
     save_coder(replace(coder, effort="frequency"), tmp_path / "tables.json")
     succeeds(command(source, tmp_path / "dst", tmp_path / "tables.json", "--workers", "2"))
