@@ -133,7 +133,7 @@ def test_compress_takes_the_tables(
     folder: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tables = done / "tables" / "001.json"
-    short = ["compress", folder / "photos", tmp_path / "dst", "--tables", tables, "--workers", "1"]
+    short: list[str | Path] = ["compress", folder / "photos", tmp_path / "dst", "--tables", tables, "--workers", "1"]
     qtable(*short, "--model", f"{folder / 'mine.py'}:net")
     made = sorted((tmp_path / "dst").rglob("*.jpg"))
     assert len(made) == 60
@@ -215,7 +215,8 @@ def test_several_models_are_looked_through_together(folder: Path, tmp_path: Path
     assert isinstance(coder, TaskAware)
     assert coder.effort == "crop"
     assert [network.model for network in coder.networks] == [f"{mine}:net", f"{mine}:other"]
-    save = ["compress", folder / "photos", tmp_path / "dst", "--tables", tmp_path / "run" / "tables" / "001.json"]
+    tables = tmp_path / "run" / "tables" / "001.json"
+    save: list[str | Path] = ["compress", folder / "photos", tmp_path / "dst", "--tables", tables]
     qtable(*save, "--model", f"{mine}:other", "--model", f"{mine}:net", "--workers", "1")
     assert len(list((tmp_path / "dst").rglob("*.jpg"))) == 60
 
@@ -246,7 +247,7 @@ def test_several_networks_are_refused_by_methods_that_would_ask_the_first_alone(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = folder / "mine.py"
-    several = ["--data", folder / "photos", "--model", f"{mine}:net", "--model", f"{mine}:other"]
+    several: list[str | Path] = ["--data", folder / "photos", "--model", f"{mine}:net", "--model", f"{mine}:other"]
     qtable("optimize", *several, "--method", "genetic", "--budget", "2", "--out", tmp_path / "run", code=1)
     assert "tables for several networks are the closed form's path" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

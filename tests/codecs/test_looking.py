@@ -112,8 +112,8 @@ def test_evened_out_wholly_each_photo_costs_the_same() -> None:
 def test_mixed_wholly_weights_are_the_squared_gradients_and_without_mixing_means_times_saliency() -> None:
     rng, ordinary = np.random.default_rng(3), usual()
     squares = squares_like(33, 50, "4:2:0", ordinary, rng)
-    for found, plane in zip(weights_of(squares, ordinary, Look(mix=1.0, evening=0.0)), squares, strict=True):
-        np.testing.assert_allclose(found, plane / ordinary.total.sum(), rtol=1e-5)
+    for mixed, plane in zip(weights_of(squares, ordinary, Look(mix=1.0, evening=0.0)), squares, strict=True):
+        np.testing.assert_allclose(mixed, plane / ordinary.total.sum(), rtol=1e-5)
     found = weights_of(squares, ordinary, Look(mix=0.0, evening=0.0, blur=0.0))
     felt = [(plane.reshape(*plane.shape[:2], 64) @ ordinary.error[c]) for c, plane in enumerate(squares)]
     for i, j in np.ndindex(felt[0].shape):  # 4:2:0: a chroma block lies over four of luma
@@ -221,9 +221,10 @@ def test_draws_depend_on_the_photo_and_the_seed_alone() -> None:
 def test_squared_gradients_do_not_depend_on_labels() -> None:
     class Blind(Classifier):
         def log_likelihood(self, answers: Any, annotations: Any) -> Tensor:
-            raise AssertionError
+            raise AssertionError("labels")
 
-        targets = crop = log_likelihood  # type: ignore[assignment]
+        def targets(self, originals: Any, annotations: Any) -> Any:
+            raise AssertionError("labels")
 
     image = photos(16, 16, 2)[0]
     (found,) = squared_gradients(Blind(Small(), "top-1"), [image], Codec(), Look())

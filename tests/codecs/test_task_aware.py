@@ -1,4 +1,4 @@
-"""Files made by looking through networks: plain JPEG, the same bytes each time, and no network but the one that was lent."""
+"""Files made by looking through networks: plain JPEG, the same bytes each time, no network but the one that was lent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from qtable.codecs import task_aware
 from qtable.codecs.base import Coder, digest_of
-from qtable.codecs.looking import Look
+from qtable.codecs.looking import Look, squared_gradients
 from qtable.codecs.plain import TableCoder, open_coder, save_coder
 from qtable.codecs.task_aware import EFFORTS, Effort, Network, Prepared, TaskAware, lend
 from qtable.jpeg.codec import RGB, SUBSAMPLINGS, Codec, Subsampling, decode
@@ -412,7 +412,7 @@ def test_the_network_is_asked_once_for_a_photo(monkeypatch: pytest.MonkeyPatch) 
         asked.append(len(images))
         return original(task, images, codec, look)
 
-    original = task_aware.squared_gradients
+    original = squared_gradients
     monkeypatch.setattr(task_aware, "squared_gradients", counted)
     images = photos(16, 16, 4)
     for price, tables in itertools.product((0.01, 0.1), (THREE, QTables.standard(30))):
