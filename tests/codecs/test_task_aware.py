@@ -1,4 +1,4 @@
-"""Files made by looking through networks: plain JPEG, the same bytes each time, no network but the one that was lent."""
+"""Files made by looking through networks: plain JPEG, the same bytes each time, no network but the lent one."""
 
 from __future__ import annotations
 
