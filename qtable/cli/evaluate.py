@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qtable.cli.console import progress_watch
+from qtable.cli.lending import models_to_lend
 from qtable.cli.opening import Metric, open_images, open_task
 from qtable.cli.options import (
     AsJson,
@@ -23,6 +24,7 @@ from qtable.cli.options import (
     Resize,
     SeveralTables,
     SubsamplingOption,
+    Through,
 )
 from qtable.codecs.plain import open_coder
 from qtable.jpeg.codec import Codec
@@ -39,6 +41,7 @@ def evaluate_command(
     tables: SeveralTables,
     data: Data = None,
     model: Model = None,
+    through: Through = None,
     split: SplitOption = "test",
     subsampling: SubsamplingOption = "4:2:0",
     entropy: EntropyOption = "optimized",
@@ -52,6 +55,7 @@ def evaluate_command(
     codec = Codec(subsampling, entropy)
     candidates = [open_coder(spec, codec) for spec in tables]
     task = open_task(TaskSpec(model, metric, device))
+    models_to_lend(candidates, through, device, "--through", task)
     with progress_watch() as watch:
         images = open_images(data, resize, limit, watch)
         with Evaluator(images[split], task) as evaluator:

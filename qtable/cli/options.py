@@ -46,6 +46,14 @@ SeveralModels = Annotated[
     list[str] | None,
     typer.Option(help="A network that task-aware files are made for, named as elsewhere; repeatable. Its code is run."),
 ]
+Through = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--through",
+        help="A network that task-aware files were made for, if it is not the one that --model names; repeatable."
+        " Its code is run.",
+    ),
+]
 Resize = Annotated[int | None, typer.Option(help="Scale photos: pixels of the shorter side.")]
 Limit = Annotated[int | None, typer.Option(help="Use at most this many photos.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 ...")]

@@ -10,10 +10,13 @@ import typer
 
 from qtable.cli.common import say
 from qtable.cli.console import progress_watch
+from qtable.cli.lending import models_to_lend
+from qtable.cli.options import Device, Through
 from qtable.files import write_atomically
 from qtable.report.page import page
 from qtable.report.photos import Source, recorded_source, reopen
 from qtable.report.run import Run
+from qtable.tasks.base import ModelError
 from qtable.text import printable
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished qtable optimize.")]
@@ -35,6 +38,8 @@ def report_command(
     data: Photos = None,
     resize: AsBefore = None,
     limit: AsBefore = None,
+    through: Through = None,
+    device: Device = "cpu",
     price: Price = None,
 ) -> None:
     """Write one HTML page on a run: what it saves, its tables, whom they hurt, how to use them."""
@@ -45,6 +50,8 @@ def report_command(
     if output is not None and output.exists():
         raise ValueError(f"{output} exists already; it is not overwritten")
     opened = Run.open(run)
+    if through:
+        models_to_lend([point.coder for point in opened.found], through, device, "--through")
     images, without = None, ""
     try:
         source = recorded_source(opened.header) if data is None else Source(data, resize, limit)
@@ -56,6 +63,10 @@ def report_command(
         without = f"the photos could not be opened again ({error})"
     if without:
         say(f"{without}; qtable report {run} --data PHOTOS shows more")
+    try:
+        opened.chosen.coder.check()
+    except ModelError as error:
+        say(f"without files made anew: {error}; qtable report {run} --through MODEL shows more")
     html = page(opened, images, without, price).encode()
     target = run / "report.html" if output is None else output
     write_atomically(target, html)

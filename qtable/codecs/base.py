@@ -41,6 +41,10 @@ class Coder(ABC):
         """The quantization tables in its files, where all have the same ones."""
         return None
 
+    def check(self) -> None:
+        """ModelError if something is missing that it cannot encode without, such as a network."""
+        return
+
     @abstractmethod
     def encode(self, photo: RGB) -> bytes:
         """A whole file of a photo, uint8 [h, w, 3]."""

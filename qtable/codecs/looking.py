@@ -130,7 +130,7 @@ def weights_of(
         found.append(weight * every[c][..., None, None])
     costs = sum(float((w.reshape(-1, 64) @ usual.error[c]).sum()) for c, w in enumerate(found))
     blocks = sum(float(usual.total[c] * every[c].sum()) for c in range(3))
-    even = max(costs / max(blocks, FLOOR), FLOOR) ** -look.evening / usual.total.sum()
+    even = max(costs / max(blocks, FLOOR), FLOOR) ** -look.evening / max(float(usual.total.sum()), FLOOR)
     y, cb, cr = ((w * even).astype(np.float32) for w in found)
     return y, cb, cr
 

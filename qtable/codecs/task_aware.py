@@ -156,12 +156,17 @@ class TaskAware(Coder, kind="task-aware"):
     def tables(self) -> QTables:
         return self.quantization
 
+    def check(self) -> None:
+        """ModelError if a network that is asked was not lent."""
+        for network in self.networks if self.effort != "frequency" else ():
+            network.task()
+
     def encode(self, photo: RGB) -> bytes:
         """A whole baseline file. ModelError if a network fails on the photo, or gives no gradients."""
         return self.encode_all([photo])[0]
 
     def encode_all(self, photos: Sequence[RGB]) -> list[bytes]:
-        """The files of photos of one size: one gradient pass for all."""
+        """The files of photos of one size; on accelerators with one gradient pass for all."""
         return [
             write_coefficients(
                 self.levels(prepared), self.quantization, photo.shape[0], photo.shape[1], self.codec.subsampling
@@ -195,7 +200,11 @@ class TaskAware(Coder, kind="task-aware"):
             weights = self._weights(network, photos, (y[0], cb[0], cr[0]))
             total = weights if total is None else [_sum(a, b) for a, b in zip(total, weights, strict=True)]
         assert total is not None
-        return [Prepared((y[i], cb[i], cr[i]), weights) for i, weights in enumerate(total)]
+        return [Prepared((y[i], cb[i], cr[i]), self._mean(weights)) for i, weights in enumerate(total)]
+
+    def _mean(self, total: Squares) -> Squares:
+        y, cb, cr = (plane / np.float32(len(self.networks)) for plane in total)
+        return y, cb, cr
 
     def _weights(self, network: Network, photos: Sequence[RGB], like: Squares) -> list[Squares]:
         """By one network; planes of the shapes of `like`."""
@@ -203,13 +212,20 @@ class TaskAware(Coder, kind="task-aware"):
         if self.effort != "frequency":
             seen = _seen(network, *photos[0].shape[:2], self.codec)
         if self.effort == "photo":
-            squares = squared_gradients(network.task(), photos, self.codec, self.look)
-            return [weights_of(each, usual, self.look, seen) for each in squares]
+            return [weights_of(each, usual, self.look, seen) for each in self._squares(network.task(), photos)]
         y, cb, cr = (
             np.broadcast_to(mean.reshape(8, 8).astype(np.float32), plane.shape)
             for mean, plane in zip(usual.feeling, like, strict=True)
         )
         return [weights_of((y, cb, cr), usual, self.look, seen)] * len(photos)
+
+    def _squares(self, task: DifferentiableTask, photos: Sequence[RGB]) -> list[Squares]:
+        """On a processor photo by photo: a network's sums depend on how many it is given, and files must not.
+
+        On accelerators sums are not reproducible anyway.
+        """
+        together = [photos] if task.device.type != "cpu" else [[photo] for photo in photos]
+        return [each for part in together for each in squared_gradients(task, part, self.codec, self.look)]
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import struct
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
-from qtable.codecs.base import Coder, digest_of
+from qtable.codecs.base import Coder
+from qtable.codecs.plain import TableCoder
 from qtable.compress.metadata import (
     APP2,
     EXIF,
@@ -74,9 +77,9 @@ class Recipe:
             )
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a run to be continued."""
+        """What must be the same for a run to be continued; each part by itself, so that a difference can be named."""
         return {
-            "coder": digest_of(self.coder),
+            **_parts(self.coder),
             **library_versions(),
             "metadata": self.metadata,
             "skip_larger": self.skip_larger,
@@ -149,6 +152,15 @@ class Recipe:
         except Exception as error:  # Pillow's plugins raise whatever they like on damaged files
             detail = re.sub(r" ?<[^>]* at 0x[0-9a-f]+>", "", str(error))  # the same words in each run
             raise Skip(f"unreadable: {type(error).__name__}: {detail}") from None
+
+
+def _parts(coder: Coder) -> dict[str, Any]:
+    """What a coder is, without long values: of these a digest."""
+    parts = {} if isinstance(coder, TableCoder) else {"coder": coder.kind}  # plain tables' as journals always had them
+    for key, value in coder.to_dict().items():
+        short = isinstance(value, str | int | float)
+        parts[key] = value if short else sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    return parts | ({} if coder.tables is None else {"tables": coder.tables.digest()[:16]})
 
 
 def _is_whole(jpeg: bytes) -> bool:

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 from PIL import _imaging
 
+from qtable.codecs.plain import TableCoder
 from qtable.compress.journal import Entry, Row, output, write_error
 from qtable.compress.photo import Recipe, Skip
 from qtable.compress.sources import JOURNAL, CompressError, Item, is_photo, target_names
@@ -47,10 +48,8 @@ def work(job: Job, items: Sequence[tuple[Item, Entry | None]]) -> list[Entry]:
         raise CompressError(f"worker on {here}: its codec is {ours}; the driver's {others}")
     if not (job.target / JOURNAL).exists():
         raise CompressError(f"worker on {here}: its {job.target} is not the driver's; they need the same file system")
-    for spec in job.models:
-        _lend(spec)
     entries = []
-    with _reused_memory():
+    with _lent(job), _reused_memory():
         for item, known in items:
             try:
                 entries.append(_entry(job, item, known))
@@ -63,14 +62,32 @@ def work(job: Job, items: Sequence[tuple[Item, Entry | None]]) -> list[Entry]:
     return entries
 
 
-@functools.cache
-def _lend(spec: TaskSpec) -> None:
-    """Once in a process, which then computes with one thread: there are as many workers as cores."""
+@contextmanager
+def _lent(job: Job) -> Iterator[None]:
+    """Networks for coders that ask some, which compute with one thread: there are as many workers as cores.
+
+    And sums, of which files are made, depend on how many threads there are.
+    """
+    if isinstance(job.recipe.coder, TableCoder):
+        yield
+        return
     import torch
 
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for spec in job.models:
+            _lend(spec)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@functools.cache
+def _lend(spec: TaskSpec) -> None:
+    """Once in a process."""
     from qtable.codecs.task_aware import lend
 
-    torch.set_num_threads(1)
     lend(spec.open())
 
 

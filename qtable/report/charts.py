@@ -110,6 +110,8 @@ def _rate(run: Run, images: ImageSet | None) -> dict[str, Any] | None:
     """Where bytes go with the chosen tables and with standard ones of nearly the same size; None if nothing tells."""
     found = run.chosen
     standard = run.nearest_standard(found)
+    if not isinstance(found.coder, TableCoder) and (images is None or not run.makes_files):
+        return None  # statistics tell of rounded levels alone
     if images is not None:
         codec = Codec(run.codec.subsampling, "optimized" if run.codec.entropy == "progressive" else run.codec.entropy)
         photos = [images.test.images[i] for i in some_photos(images)]

@@ -20,6 +20,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from qtable.codecs.plain import TableCoder
 from qtable.encoders.formats import FORMATS
 from qtable.photos.sets import ImageSet
 from qtable.report.charts import _front_charts, _rate, _sensitivity_maps, _sizes, _table_maps
@@ -32,6 +33,7 @@ from qtable.report.words import (
     _texts,
     fewer,
     headline,
+    judge_sentence,
     saving_sentence,
     span,
 )
@@ -75,6 +77,7 @@ def page(run: Run, images: ImageSet | None, without: str = "", price: float | No
         sizes=_sizes(run),
         worst=_worst(run, images),
         without=without,
+        unmade=_unmade(run, without),
         volumes=list(_volumes(run, price)),
         price=price,
         commands=list(_commands(run)),
@@ -92,7 +95,16 @@ def _shell(text: str) -> Markup:
 
 def _notes(run: Run) -> list[str]:
     """What must be known to read the headline."""
-    notes = [
+    notes = [judge_sentence(run, name, change) for name, change in run.judges]
+    networks = _networks(run)
+    if networks:
+        names = " and ".join(name or "the embedded network" for name in networks)
+        notes.append(
+            f"Its files were made by looking through {names}: levels as well as tables were chosen for what that feels."
+            " Any decoder reads them; to make more of them takes qtable, the table file and"
+            f" {'that network' if len(networks) == 1 else 'those networks'}."
+        )
+    notes += [
         "Measured with real files that libjpeg-turbo wrote and read. The test photos took no part in the search.",
         "95% intervals: photos resampled, the same ones for found and standard tables.",
     ]
@@ -151,6 +163,20 @@ def _volumes(run: Run, price: float | None) -> Iterator[dict[str, Any]]:
             }
 
 
+def _unmade(run: Run, without: str) -> str:
+    """Why no files of a coder that looks through networks were made anew: statistics tell nothing of them."""
+    if isinstance(run.chosen.coder, TableCoder):
+        return ""
+    return without or "files are made by looking through a network; qtable report RUN --through MODEL makes some"
+
+
+def _networks(run: Run) -> list[str | None]:
+    """Models that the chosen files were made by looking through; None: the embedded one."""
+    coder = run.chosen.coder
+    looked_through = coder.to_dict().get("networks", []) if not isinstance(coder, TableCoder) else []
+    return [network["model"] for network in looked_through]
+
+
 def _commands(run: Run) -> Iterator[dict[str, str]]:
     """How the chosen tables are used, with the run's sampling and entropy coding."""
     tables, codec = run.chosen.tables, run.codec
@@ -164,7 +190,8 @@ def _commands(run: Run) -> Iterator[dict[str, str]]:
     body = str(FORMATS["pillow"].body(tables))
     opened = 'from PIL import Image\n\nimage = Image.open("IN.png").convert("RGB")\n'
     yield {"name": "Pillow", "kind": "code", "text": f"{opened}{body}{pillow}"}
-    coding = f"--subsampling {codec.subsampling} --entropy {codec.entropy}"
+    networks = [f"--model {shlex.quote(name)}" for name in _networks(run) if name]
+    coding = " ".join([f"--subsampling {codec.subsampling} --entropy {codec.entropy}", *networks])
     yield {
         "name": "a folder of photos",
         "kind": "shell",

@@ -22,7 +22,7 @@ from qtable.measure.sensitivity import Sensitivity
 from qtable.measure.summary import RESAMPLES, max_drop_sentence, three_savings
 from qtable.photos.sets import SPLITS, Split
 from qtable.report.spent import Floats
-from qtable.tasks.base import Outcomes
+from qtable.tasks.base import ModelError, Outcomes
 
 AGAIN: Final = "the same qtable optimize command writes both anew"
 
@@ -91,6 +91,7 @@ class Run:
     `search`. savings: at most three; none if the curves have no range of scores in common. change, change_on_search:
     BD-rates. clean: the score of the uncompressed photos, NaN if it is not known. annotated: whether scores are about
     annotations, not about answers on the uncompressed photos. statistics: of `fit`, or in words why there are none.
+    judges: networks by which nothing was chosen, and what the found tables change by them.
     """
 
     folder: Path
@@ -109,6 +110,7 @@ class Run:
     clean: float
     annotated: bool
     max_drop: str | None
+    judges: tuple[tuple[str, Estimate], ...]
     statistics: Sensitivity | str
 
     @classmethod
@@ -158,6 +160,7 @@ class Run:
                 clean=_number(summary.get("clean")),
                 annotated=bool(summary.get("annotated", True)),
                 max_drop=None if drop is None else max_drop_sentence(drop, splits["test"]),
+                judges=tuple((str(j["model"]), Estimate.of(j, "bd_rate")) for j in summary.get("judges", ())),
                 statistics=_statistics(folder),
             )
         except ReportError:
@@ -171,6 +174,15 @@ class Run:
         """What the archive's evaluations depend on."""
         identity: Mapping[str, Any] = self.header.get("identity", {})
         return identity
+
+    @property
+    def makes_files(self) -> bool:
+        """Whether files of the chosen coder can be made anew: the networks that it looks through may be missing."""
+        try:
+            self.chosen.coder.check()
+        except ModelError:
+            return False
+        return True
 
     @property
     def photos(self) -> int:

@@ -43,6 +43,16 @@ def headline(run: Run) -> str:
     return verdict if run.change.high < 0 else f"No saving is proved. {verdict}"
 
 
+def judge_sentence(run: Run, name: str, change: Estimate) -> str:
+    """What a network says by which nothing was chosen."""
+    if not math.isfinite(change.value):
+        return f"By {name}, by which nothing was chosen, the bytes cannot be compared: no scores in common."
+    return (
+        f"By {name}, by which nothing was chosen, they need {fewer(change.value)} bytes at equal {run.metric} (95%"
+        f" interval: {span(change)})."
+    )
+
+
 def saving_sentence(run: Run, saving: Saving) -> str:
     """One saving for people."""
     quality, before = _spoken(saving.standard), saving.standard.bytes.value

@@ -45,7 +45,8 @@ def _worst(run: Run, images: ImageSet | None) -> dict[str, Any] | None:
         lost = np.flatnonzero(before & ~after)
         if losses[0] is not None and losses[1] is not None:
             lost = lost[np.argsort(-(losses[1] - losses[0])[lost], kind="stable")]
-        worst["crops"] = list(_crops(run, images, standard, found, lost.tolist()))
+        if run.makes_files:
+            worst["crops"] = list(_crops(run, images, standard, found, lost.tolist()))
     return worst
 
 

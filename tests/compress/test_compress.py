@@ -53,10 +53,10 @@ from qtable.compress import (
 from qtable.jpeg.codec import RGB, Codec, decode
 from qtable.jpeg.header import read_header
 from qtable.jpeg.tables import QTables
+from qtable.photos.opening import MAX_PIXELS
 
 TABLES, CODEC = QTables.standard(40), Codec("4:2:2", "standard")
 CODER = TableCoder(TABLES, CODEC)
-FINE = TableCoder(QTables.standard(95), CODEC)
 RECIPE = Recipe(CODER)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -305,11 +305,11 @@ def test_a_limit_above_pillows_own_works_and_pillow_keeps_its_own(monkeypatch: p
 
 
 def test_skip_larger_keeps_a_jpeg_that_would_grow() -> None:
-    recipe = Recipe(FINE, skip_larger=True)
+    recipe = Recipe(TableCoder(QTables.standard(95), CODEC), skip_larger=True)
     coarse = encoded(noise(0), "JPEG", quality=10)
     assert recipe(coarse) == (coarse, "kept", None)
     assert recipe(encoded(noise(0), "PNG"))[1] == "compressed"
-    assert Recipe(FINE)(coarse)[1] == "compressed"
+    assert Recipe(TableCoder(QTables.standard(95), CODEC))(coarse)[1] == "compressed"
 
 
 @pytest.mark.parametrize(
@@ -430,10 +430,19 @@ def test_other_options_on_the_same_target_are_refused(small: Path, tmp_path: Pat
     before = files(tmp_path / "dst")
     with pytest.raises(CompressError, match=f"holds another run: its {next(iter(options))} is .*, now "):
         run(small, tmp_path / "dst", **options)
-    for coder in (TableCoder(QTables.standard(41), CODEC), TableCoder(TABLES, Codec("4:2:2", "progressive"))):
-        with pytest.raises(CompressError, match=r"holds another run: its coder is '\w+', now '\w+'; choose another"):
-            compress(small, tmp_path / "dst", coder)
+    with pytest.raises(CompressError, match=r"holds another run: its tables is '.*', now '.*'; choose another"):
+        compress(small, tmp_path / "dst", TableCoder(QTables.standard(41), CODEC))
+    with pytest.raises(CompressError, match="holds another run: its entropy is 'standard', now 'progressive'"):
+        compress(small, tmp_path / "dst", TableCoder(TABLES, Codec("4:2:2", "progressive")))
     assert files(tmp_path / "dst") == before
+
+
+def test_what_makes_a_run_another_is_written_as_ever(small: Path, tmp_path: Path) -> None:
+    """So that the same command continues runs that earlier versions began."""
+    run(small, tmp_path / "dst")
+    identity = json.loads((tmp_path / "dst" / JOURNAL).read_bytes().splitlines()[0])["identity"]
+    options = {"metadata": "keep", "skip_larger": False, "max_pixels": MAX_PIXELS}
+    assert identity == {"tables": TABLES.digest()[:16], **CODEC.to_dict(), **options}
 
 
 @pytest.mark.parametrize(
