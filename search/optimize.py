@@ -123,8 +123,7 @@ def optimize(
     workforce = workforce or Workforce(lambda split, photos: Evaluator(photos, looks[split]))
     _make_folder(out)
     if needs_gradients(plan.method, plan.start) and not (out / "statistics.npz").exists():
-        for each in [looked for _, looked in through] or [task]:
-            measure_here(images.fit.subset([0]), each, codec)  # refuses models without gradients before long work
+        _check_gradients([looked for _, looked in through] or [task], images, codec)
     with ExitStack() as stack:
         parts = rungs(shuffled(images.search)) if plan.racing else [images.search]
         on_search = [stack.enter_context(workforce.evaluator("search", photos)) for photos in parts]
@@ -165,6 +164,12 @@ def _check(plan: Plan, codec: Codec, through: bool) -> None:
         raise ValueError("task-aware files are made by looking through networks; none is given")
     if through and (plan.method != "closed-form" or plan.start is not None):
         raise ValueError("tables for several networks are the closed form's path; leave method and start out")
+
+
+def _check_gradients(tasks: Sequence[DifferentiableTask], images: ImageSet, codec: Codec) -> None:
+    """ModelError for networks without gradients, before long work."""
+    for task in tasks:
+        measure_here(images.fit.subset([0]), task, codec)
 
 
 def _candidates(
