@@ -180,19 +180,20 @@ class TaskAware(Coder, kind="task-aware"):
         return trellis(*prepared, self.quantization, self.multiplier, sampling, self.iterations)
 
     def prepared(self, photos: Sequence[RGB]) -> list[Prepared]:
-        """Coefficients and weights of photos of one size."""
+        """Coefficients and weights of photos of one size; the latest are remembered."""
         keys = [
             (self.networks, self.effort, self.codec, self.look, sha256(photo.tobytes()).digest()) for photo in photos
         ]
         found = [_kept.get((key, photo.shape)) for key, photo in zip(keys, photos, strict=True)]
         missing = [i for i, prepared in enumerate(found) if prepared is None]
         if missing:
-            for i, prepared in zip(missing, self._prepare([photos[i] for i in missing]), strict=True):
+            for i, prepared in zip(missing, self.prepare([photos[i] for i in missing]), strict=True):
                 found[i] = prepared
                 _kept.put((keys[i], photos[i].shape), prepared)
         return [prepared for prepared in found if prepared is not None]
 
-    def _prepare(self, photos: Sequence[RGB]) -> list[Prepared]:
+    def prepare(self, photos: Sequence[RGB]) -> list[Prepared]:
+        """What `prepared` remembers, made anew."""
         planes = dct.coefficients(stacked(photos), self.codec.subsampling)
         y, cb, cr = (np.ascontiguousarray(plane.numpy()) for plane in planes)
         total: list[Squares] | None = None
