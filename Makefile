@@ -33,7 +33,7 @@ readme: $(READY)
 
 # Speed and quality figures, each with its ratio to the alternative in the same run.
 bench: $(READY)
-	for name in startup layer rate evaluate cluster compress; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in startup layer kernels rate evaluate cluster compress; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # Everything in results/ but the benchmarks, anew (hours).
 results: $(READY)

@@ -144,6 +144,12 @@ def samples(figures: Any) -> str:
     return f"with {first} photos {few}, with {last} {many}; a free table better than a smooth one: {smooth}"
 
 
+def task_aware(figures: Any) -> str:
+    row = figures["rows"]["photo, MobileNet"]
+    asked, sister, stranger = (rate(row[n]["agreement"]) for n in (*NETWORKS, "efficientnet_lite0"))
+    return f"agreement {asked} by the network asked, {sister} and {stranger} by two that were not"
+
+
 def transfer(figures: Any) -> str:
     parts = [f"another {what} {rate(entry['mean'])}" for what, entry in figures.items()]
     return f"against the tables made for it: {', '.join(parts)}"
@@ -213,6 +219,14 @@ ROWS: Final = (
         "imagenet-sample/README.md",
     ),
     Row(
+        "task-aware/task-aware.json",
+        "Files made by looking through a network, judged by it and by others, beside AVIF",
+        task_aware,
+        "python -m benchmarks.task_aware",
+        60,
+        "task-aware/README.md",
+    ),
+    Row(
         "joint/joint.json",
         "Tables and network trained together, embedded task: whose share is which",
         joint,
@@ -274,6 +288,17 @@ ROWS: Final = (
 SPEED: Final = (
     Row(
         "layer/layer.json", "The JPEG layer against kornia's", layer, "python -m benchmarks.layer", 2, "layer/README.md"
+    ),
+    Row(
+        "kernels/kernels.json",
+        "Exact sizes without files against writing them; what a task-aware file costs",
+        lambda f: (
+            f"sizes {min(q['encode_to_size'] for q in f['qualities'].values()):.1f} to"
+            f" {max(q['encode_to_size'] for q in f['qualities'].values()):.1f} times faster; a file"
+            f" {f['looking through a network']['forward_passes']['whole file']:.1f} forward passes"
+        ),
+        "python -m benchmarks.kernels",
+        2,
     ),
     Row(
         "rate/rate.json",

@@ -21,7 +21,7 @@ contest contest-warm --budget 100 --seeds 2 --methods genetic@closed-form,cma-es
 .venv/bin/python -m benchmarks.joint
 if [ -d ../shared/data/imagenet ]; then
     .venv/bin/python -m benchmarks.tables
-    for name in fine_tune samples transfer files hymenoptera trellis; do .venv/bin/python -m benchmarks.$name; done
+    for name in task_aware fine_tune samples transfer files hymenoptera trellis; do .venv/bin/python -m benchmarks.$name; done
     $qtable compare --data ../shared/data/imagenet --model ../shared/models/classifiers.py:mobilenet_v1_050_160 \
         --metric agreement --thin 2 --budget 100 --seeds 3 --out runs/results/imagenet-contest \
         --methods closed-form,sorted-random,genetic,mcmc,genetic@closed-form,cma-es@closed-form
