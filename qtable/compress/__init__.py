@@ -81,6 +81,8 @@ __all__ = [
 CHUNK_PHOTOS: Final = 32
 CHUNK_BYTES: Final = 1 << 22
 """A worker gets at most this much at once (but at least one file)."""
+LAST_SECONDS: Final = 10
+"""How long the other workers may take to end when one has failed, before what is unfinished is removed."""
 
 
 def compress(
@@ -221,6 +223,9 @@ def _spread(
         raise CompressError(
             f"a worker died (out of memory?); what is in {job.target} is whole, and the same command continues"
         ) from None
+    except CompressError:
+        wait([future for future in running if not future.cancel()], timeout=LAST_SECONDS)
+        raise
     finally:
         for future in running:
             future.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import itertools
@@ -17,9 +18,10 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -50,6 +52,7 @@ from qtable.compress import (
     upright,
     with_metadata,
 )
+from qtable.compress.journal import output
 from qtable.jpeg.codec import RGB, Codec, decode
 from qtable.jpeg.header import read_header
 from qtable.jpeg.tables import QTables
@@ -587,6 +590,31 @@ def test_a_worker_that_dies_ends_the_run_and_the_next_completes_it(
         assert name == JOURNAL or data == whole[name]
     run(many, tmp_path / "dst", workers=2)
     assert files(tmp_path / "dst") == whole
+
+
+def test_when_a_worker_fails_the_others_end_before_what_is_unfinished_is_removed(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the workers are the caller's, and go on."""
+
+    @contextmanager
+    def slow(folder: Path, target: str) -> Iterator[IO[bytes]]:
+        if target == "1/001.jpg":
+            time.sleep(0.2)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        with output(folder, target) as file:
+            yield file
+            file.flush()
+            time.sleep(0.02)
+
+    monkeypatch.setattr("qtable.compress.worker.output", slow)
+    with processes(2) as pool:
+        with pytest.raises(CompressError, match="No space left on device"):
+            run(many, tmp_path / "dst", workers=2, executor=pool)
+        left = set(files(tmp_path / "dst"))
+        time.sleep(0.2)
+        assert set(files(tmp_path / "dst")) == left
+        assert not any(PART in name for name in left)
 
 
 def test_ctrl_c_is_for_the_parent_alone() -> None:
