@@ -11,7 +11,7 @@ import functools
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from typing import Any, Final, Literal, NamedTuple, Self, get_args
@@ -66,6 +66,7 @@ class Network:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `asdict`. KeyError, TypeError or ValueError for anything else."""
+        _check_names(data, [f.name for f in fields(cls)])
         model, weights = data["model"], data["weights"]
         if not isinstance(model, str | None) or not isinstance(weights, str):
             raise ValueError(f"model {model!r:.40} and weights {weights!r:.40} of a network; expected words")
@@ -103,6 +104,12 @@ def lend(task: DifferentiableTask) -> str:
 
 def _numbers(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
     return tuple(float(f"{x:.6g}") for x in values.ravel())
+
+
+def _check_names(data: Mapping[str, Any], names: Iterable[str]) -> None:
+    """ValueError for more or fewer than these: a coder that means more than it is read as makes other files."""
+    if set(data) != set(names):
+        raise ValueError(f"{list(data)!s:.80} instead of {', '.join(names)}")
 
 
 def _number(value: Any, whole: bool = False) -> Any:
@@ -241,6 +248,7 @@ class TaskAware(Coder, kind="task-aware"):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        _check_names(data["look"], LOOKS)
         return cls(
             QTables.from_dict({"values": data["tables"]}),
             _number(data["multiplier"]),

@@ -245,6 +245,7 @@ def test_coders_that_differ_in_anything_are_not_equal() -> None:
         lambda data: data.update(subsampling="4:1:1"),
         lambda data: data.update(look={"quality": 0}),
         lambda data: data.update(look={"depth": 3}),
+        lambda data: data.update(look={**data["look"], "more\nwords": 3}),
         lambda data: data.update(tables=[[[0] * 8] * 8]),
         lambda data: data.update(kind="mine"),
     ],
