@@ -57,6 +57,11 @@ def measured() -> set[str]:
     ours = [rate for rate, _ in imagenet_columns()]
     rates += [min(ours), max(ours)]
     rates += [joint[cell]["bd_rate"] for cell in ("learned, frozen", "standard, fine-tuned", "learned, fine-tuned")]
+    aware = load("task-aware/task-aware.json")["rows"]
+    for network in ("mobilenet_v1_075_192", "efficientnet_lite0"):
+        not_asked = aware["photo, MobileNet"][network]["agreement"]
+        rates += [not_asked["bd_rate"], *not_asked["bd_rate_ci"], aware["AVIF"][network]["agreement"]["bd_rate"]]
+    rates.append(aware["tables, MobileNet"]["efficientnet_lite0"]["agreement"]["bd_rate"])
     tuned = load("fine-tune/fine-tune.json")["against (standard, frozen)"]
     both = tuned["learned, fine-tuned"]
     rates += [both["bd_rate"], *both["bd_rate_ci"], tuned["learned, frozen"]["bd_rate"]]
