@@ -17,25 +17,20 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.halves import FIVE_POINTS, classifier, half_of, halves, model_of, scores_of
 from benchmarks.study import METRICS, Tested, compared, forest, kept, run_study, text, write_page
 from qtable.codecs.base import Coder
-from qtable.codecs.looking import seen_blocks
 from qtable.codecs.plain import TableCoder
 from qtable.codecs.task_aware import Effort
-from qtable.jpeg import dct
 from qtable.jpeg.codec import RGB, Codec
-from qtable.jpeg.coefficients import write_coefficients
 from qtable.jpeg.tables import QTables
-from qtable.jpeg.trellis import rounded
 from qtable.photos.sets import Photos
 from qtable.report import plot
 from qtable.tasks.classification import Classifier
-from qtable.tasks.gradients import stacked
 from qtable.tasks.models import load_model
 from qtable.tasks.opening import TaskSpec
 from search.looking import Looking, looking
@@ -51,7 +46,7 @@ BOTH: Final = (ASKED, STRANGER)
 QUALITIES: Final = (5, 8, 12, 17, 25, 40, 60, 80, 93)
 HALVES: Final = (0, 1)
 """Of which halves tables are made; files are made of the photos of the other one. Each takes half an hour."""
-FORMATS: Final = {"AVIF": (10, 18, 28, 40, 55, 70), "WEBP": (2, 10, 25, 50, 75, 88)}
+AVIF_QUALITIES: Final = (10, 18, 28, 40, 55, 70)
 VISIBLE: Final = 0.0625
 """Of each side, what the MobileNets crop away; EfficientNet sees less."""
 
@@ -61,68 +56,29 @@ VISIBLE: Final = 0.0625
 
 @dataclass(frozen=True)
 class Other(Coder, kind="benchmark-pillow"):
-    """Another format through Pillow; blurred: the border that no network sees is blurred first."""
+    """Another format through Pillow, with its own decoder."""
 
     format: str
     quality: int
-    blurred: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.format} {self.quality}{', border blurred' * self.blurred}"
+        return f"{self.format} {self.quality}"
 
     def encode(self, photo: RGB) -> bytes:
-        image = Image.fromarray(photo)
-        if self.blurred:
-            top, left = (int(side * VISIBLE) for side in photo.shape[:2])
-            smooth = image.filter(ImageFilter.GaussianBlur(16))
-            smooth.paste(image.crop((left, top, image.width - left, image.height - top)), (left, top))
-            image = smooth
         file = io.BytesIO()
-        image.save(file, self.format, quality=self.quality)
+        Image.fromarray(photo).save(file, self.format, quality=self.quality)
         return file.getvalue()
 
     def decode(self, data: bytes) -> RGB:
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"format": self.format, "quality": self.quality, "blurred": self.blurred}
+        return {"format": self.format, "quality": self.quality}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        return cls(data["format"], data["quality"], data["blurred"])
-
-
-@dataclass(frozen=True)
-class Masked(Coder, kind="benchmark-masked"):
-    """Tables and plain rounding, but no AC coefficients where the asked network does not look."""
-
-    quantization: QTables
-
-    @property
-    def name(self) -> str:
-        return "plain rounding inside the crop"
-
-    def encode(self, photo: RGB) -> bytes:
-        height, width = photo.shape[:2]
-        planes = dct.coefficients(stacked([photo]), "4:2:0")
-        y, cb, cr = (np.ascontiguousarray(plane[0].numpy()) for plane in planes)
-        levels = rounded((y, cb, cr), self.quantization)
-        for plane, seen in zip(levels, masks(height, width), strict=True):
-            plane.reshape(*plane.shape[:2], 64)[~seen, 1:] = 0
-        return write_coefficients(levels, self.quantization, height, width, "4:2:0")
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"tables": self.quantization.values.tolist()}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        return cls(QTables(np.array(data["tables"])))
-
-
-@functools.cache
-def masks(height: int, width: int) -> list[np.ndarray[Any, np.dtype[np.bool_]]]:
-    return seen_blocks(classifier(ASKED), height, width, "4:2:0")
+        return cls(data["format"], data["quality"])
 
 
 # ---- photos stored as the networks crop them ------------------------------------------------------------------
@@ -188,49 +144,33 @@ def coders(half: int, networks: tuple[str, ...], effort: Effort | None, stored: 
     return [replace(coder, effort=effort) for coder in made]
 
 
-def standard(entropy: str = "optimized") -> list[Coder]:
-    codec = Codec("4:2:0", "progressive" if entropy == "progressive" else "optimized")
-    return [TableCoder(QTables.standard(quality), codec) for quality in QUALITIES]
+def standard() -> list[Coder]:
+    return [TableCoder(QTables.standard(quality), Codec()) for quality in QUALITIES]
 
 
 ROWS: Final[dict[str, Any]] = {
     "standard": lambda half: standard(),
     "tables, MobileNet": lambda half: coders(half, (ASKED,), None),
     "photo, MobileNet": lambda half: coders(half, (ASKED,), "photo"),
-    "AVIF": lambda half: [Other("AVIF", quality) for quality in FORMATS["AVIF"]],
+    "AVIF": lambda half: [Other("AVIF", quality) for quality in AVIF_QUALITIES],
     "photo, both": lambda half: coders(half, BOTH, "photo"),
     "crop, MobileNet": lambda half: coders(half, (ASKED,), "crop"),
     "photo, EfficientNet": lambda half: coders(half, (STRANGER,), "photo"),
-    "tables, both": lambda half: coders(half, BOTH, None),
-    "AVIF, border blurred": lambda half: [Other("AVIF", quality, True) for quality in FORMATS["AVIF"]],
-    "frequency, MobileNet": lambda half: coders(half, (ASKED,), "frequency"),
-    "mask, MobileNet": lambda half: [Masked(c.quantization) for c in coders(half, (ASKED,), None)],  # type: ignore[attr-defined]
-    "tables, EfficientNet": lambda half: coders(half, (STRANGER,), None),
-    "WebP": lambda half: [Other("WEBP", quality) for quality in FORMATS["WEBP"]],
-    "progressive": lambda half: standard("progressive"),
 }
 """Rows by name, as functions from the half that tables come from to coders."""
 WORDS: Final = {
     "tables, MobileNet": "closed-form tables, plain rounding",
-    "tables, EfficientNet": "the same for the other family",
-    "tables, both": "tables for both networks",
-    "frequency, MobileNet": "trellis, one weight for each frequency: no network at encoding",
-    "mask, MobileNet": "plain rounding, nothing outside the network's crop",
     "crop, MobileNet": "trellis, one weight for each frequency, nothing outside the crop",
     "photo, MobileNet": "trellis, weights of the photo",
     "photo, EfficientNet": "the same, looking through the other family",
     "photo, both": "the same, through both: the weights averaged",
     "AVIF": "Pillow's, speed 6",
-    "AVIF, border blurred": "with the border that no network sees blurred first",
-    "WebP": "Pillow's, method 4",
-    "progressive": "standard tables, progressive JPEG",
 }
 PAIRS: Final = (
     ("photo, MobileNet", "tables, MobileNet"),
     ("photo, MobileNet", "crop, MobileNet"),
     ("photo, both", "photo, MobileNet"),
     ("photo, both", "photo, EfficientNet"),
-    ("photo, both", "tables, both"),
     ("photo, both", "AVIF"),
 )
 CROPPED: Final[dict[str, Any]] = {
@@ -261,10 +201,8 @@ def against(rows: Mapping[str, Tested], pairs: Sequence[tuple[str, str]]) -> dic
 
 def study() -> dict[str, Any]:
     """Each row against standard tables, and rows against each other, by each network and metric."""
-    first = [name for name in ROWS if name in {row for pair in PAIRS for row in pair} | {"standard"}]
-    rows = {name: scored(name, ROWS, "whole") for name in first}
+    rows = {name: scored(name, ROWS, "whole") for name in ROWS}
     stored = {name: scored(name, CROPPED, "cropped") for name in CROPPED}
-    rows |= {name: scored(name, ROWS, "whole") for name in ROWS}
     others = [name for name in ROWS if name != "standard"]
     return {
         "photos": len(rows["standard"].sizes[0]),
