@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import ImageFile
 
 from qtable.jpeg import dct
 from qtable.jpeg.codec import RGB
@@ -61,11 +62,13 @@ def crops() -> Photos:
 def settings() -> Iterator[None]:
     """One thread, for photos this small; whatever a test sets is undone."""
     threads, precision, chunk = torch.get_num_threads(), torch.get_float32_matmul_precision(), dct.CHUNK_PIXELS
+    block = ImageFile.MAXBLOCK  # an encoder of a large photo leaves Pillow with buffers as large
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(precision)
     dct.CHUNK_PIXELS = chunk  # type: ignore[misc]
+    ImageFile.MAXBLOCK = block
 
 
 @pytest.fixture
