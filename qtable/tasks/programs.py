@@ -26,7 +26,7 @@ Sides = tuple[int | None, int | None, int | None, int | None]
 
 
 class Program(nn.Module):
-    """A model that came as one file: `run` maps RGB (float [n, 3, h, w], 0..255) to logits.
+    """A model that came as one file: `run` maps RGB (float [n, 3, h, w], 0..255) to answers.
 
     sides: a fixed number of photos is reached by cutting batches and repeating the last photo; photos of other than a
     fixed height and width are refused (ValueError). digest: of the file, so that `repr` tells programs apart.
