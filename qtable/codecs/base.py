@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Any, ClassVar, Final, Self
 
 from qtable.jpeg.codec import RGB, decode
@@ -74,8 +72,3 @@ class Coder(ABC):
     def read(data: Mapping[str, Any]) -> Coder:
         """From {"kind": ..., **to_dict()}. KeyError, TypeError or ValueError for anything else; see `Kinds.of`."""
         return KINDS.of(data).from_dict(data)
-
-
-def digest_of(coder: Coder) -> str:
-    """Short hex digest of what remakes a coder."""
-    return sha256(json.dumps(coder.written(), sort_keys=True).encode()).hexdigest()[:16]

@@ -19,6 +19,7 @@ from qtable.jpeg.proxies import PROXIES, RunLength
 from qtable.jpeg.tables import QTables
 from qtable.photos.sets import Photos, chosen
 from qtable.tasks.base import Answers, DifferentiableTask, mapped
+from qtable.tasks.gradients import stacked
 from qtable.train.recipe import Loss, Recipe
 
 CALIBRATION_QUALITIES: Final = (5, 15, 40, 80)
@@ -116,7 +117,7 @@ def calibrate(joint: Joint, photos: Sequence[RGB], recipe: Recipe) -> Calibrated
     """The rate proxy fitted to mean sizes of real files: of the operating points' tables and some standard ones."""
     every = [*joint.tables(), *map(QTables.standard, CALIBRATION_QUALITIES)]
     proxy = proxy_of(recipe, joint.codec)
-    rgb = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float()
+    rgb = stacked(photos)
     planes = dct.coefficients(rgb, joint.codec.subsampling)
     estimates, sizes = [], []
     for tables in every:
@@ -167,4 +168,4 @@ def slopes(
 
 def answers_to(task: DifferentiableTask, images: Sequence[RGB]) -> Answers:
     """What the task's network says of photos of one size."""
-    return task.answers(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().to(task.device))
+    return task.answers(stacked(images).to(task.device))
