@@ -79,7 +79,12 @@ class Usual:
 
 
 def squared_gradients(task: DifferentiableTask, photos: Sequence[RGB], codec: Codec, look: Look) -> list[Squares]:
-    """Of photos of one size, at their coefficients. ModelError if the network gives no gradients, or no numbers."""
+    """Of photos of one size, at their coefficients, in nats^2: the Fisher diagonal, by sampling.
+
+    Each draw samples an answer from what the network says and squares the gradient of its log-likelihood (Martens,
+    "New insights and perspectives on the natural gradient method", JMLR 21 (2020), section 5). ModelError if the
+    network gives no gradients, or no numbers.
+    """
     decoded = [codec.decode(codec.encode(photo, look.tables)) for photo in photos]
     seen = stacked(decoded).to(task.device).requires_grad_(True)
     answers = task.answers(seen)
@@ -101,6 +106,7 @@ def seen_blocks(
     """For Y, Cb, Cr bool [block rows, block columns]: whether anything in a block can reach the network's answer.
 
     Found by gradients at a photo of noise: what the network crops away has none. No formula of any model.
+    ModelError as for `squared_gradients`.
     """
     noise = np.random.default_rng([height, width]).integers(0, 256, (height, width, 3), dtype=np.uint8)
     seen = stacked([noise]).to(task.device).requires_grad_(True)
