@@ -14,6 +14,7 @@ from benchmarks import workload
 from qtable import ImageSet, QTables
 from qtable.codecs.plain import TableCoder
 from qtable.measure.cluster import ClusterEvaluator, Job, connect
+from qtable.photos.spec import PhotosSpec
 from qtable.tasks.opening import TaskSpec
 
 
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tables", type=int, default=16, help="tables of one batch")
     arguments = parser.parse_args()
-    job = Job(None, None, None, TaskSpec())
+    job = Job(PhotosSpec(), TaskSpec())
     images, task = ImageSet.open(), job.task.open()
     coders = [TableCoder(QTables.standard(20 + i % 60)) for i in range(arguments.tables)]
     rates: dict[int, list[float]] = {1: [], 2: []}

@@ -135,7 +135,7 @@ def run_aware_bits(problem: Lagrangian, levels: Histograms, coefficients: Coeffi
 
 def coefficients_of(photos: Photos, subsampling: Subsampling, pixels: int = 1 << 20) -> Coefficients:
     """Those of photos evenly spaced among all, as many as make up about `pixels`; see `Coefficients`."""
-    share = pixels * len(photos) / sum(image.shape[0] * image.shape[1] for image in photos.images)
+    share = pixels * len(photos) / np.prod(photos.sizes, axis=1).sum()
     few = np.unique(np.linspace(0, len(photos) - 1, min(len(photos), max(1, round(share)))).round().astype(int))
     planes = [
         dct.coefficients(torch.from_numpy(photos.images[i]).permute(2, 0, 1)[None].float(), subsampling) for i in few

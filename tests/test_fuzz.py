@@ -40,7 +40,8 @@ from qtable.jpeg.tables import QTables
 from qtable.measure.archive import Archive, ArchiveError, Record
 from qtable.measure.evaluate import Score
 from qtable.measure.sensitivity import Sensitivity
-from qtable.photos.readers import DataError, list_csv
+from qtable.photos.files import DataError
+from qtable.photos.readers import list_csv
 from qtable.tasks.base import Outcomes
 from qtable.tasks.classification import METRICS, ClassOutcomes
 from qtable.tasks.several import SideBySide
@@ -438,8 +439,8 @@ def test_many_columns_and_rows_in_a_csv_file_do_not_multiply(tmp_path: Path) -> 
     (tmp_path / "labels.csv").write_text("path,label," + 50_000 * "x," + "\n" + "a.png,1\n" + "b.png,2\n" * 50_000)
     with watchdog() as restart:
         restart()
-        listed, _ = list_csv(tmp_path / "labels.csv")
-    assert len(listed) == 50_001
+        listed = list_csv(tmp_path / "labels.csv")
+    assert len(listed.photos) == 50_001
 
 
 def test_a_csv_file_with_other_columns_is_described_in_a_short_line(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from qtable.cli.options import (
     Device,
     EntropyOption,
     Limit,
+    Memory,
     Model,
     Out,
     Resize,
@@ -28,6 +29,8 @@ from qtable.cli.options import (
 from qtable.cli.provenance import header_of
 from qtable.jpeg.codec import Codec
 from qtable.measure.summary import percent
+from qtable.photos.pixels import MEMORY
+from qtable.photos.spec import PhotosSpec
 from qtable.tasks.opening import TaskSpec
 from search.compare import compare
 from search.optimize import Plan
@@ -49,6 +52,7 @@ def compare_command(
     metric: Metric = "top-1",
     resize: Resize = None,
     limit: Limit = None,
+    memory: Memory = MEMORY,
     thin: Thin = 1,
     device: Device = "cpu",
     out: Out = Path("runs/compare"),
@@ -61,7 +65,7 @@ def compare_command(
     codec = Codec(subsampling, entropy)
     task = open_task(TaskSpec(model, metric, device))
     with progress_watch() as watch:
-        images = open_images(data, resize, limit, watch).thinned(thin)
+        images = open_images(PhotosSpec(data, resize, limit, memory), watch).thinned(thin)
         header = header_of(images, model, task, codec)
         result = compare(images, task, codec, plans, range(seeds), out, header, watch)
     if as_json:

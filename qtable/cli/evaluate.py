@@ -20,6 +20,7 @@ from qtable.cli.options import (
     Device,
     EntropyOption,
     Limit,
+    Memory,
     Model,
     Resize,
     SeveralTables,
@@ -31,7 +32,9 @@ from qtable.jpeg.codec import Codec
 from qtable.measure.evaluate import Evaluator, Score
 from qtable.measure.front import Measured, interval, resamples
 from qtable.measure.summary import RESAMPLES
+from qtable.photos.pixels import MEMORY
 from qtable.photos.sets import Split
+from qtable.photos.spec import PhotosSpec
 from qtable.tasks.opening import TaskSpec
 
 SplitOption = Annotated[Split, typer.Option("--split", help="Which photos.")]
@@ -48,6 +51,7 @@ def evaluate_command(
     metric: Metric = "top-1",
     resize: Resize = None,
     limit: Limit = None,
+    memory: Memory = MEMORY,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -57,7 +61,7 @@ def evaluate_command(
     task = open_task(TaskSpec(model, metric, device))
     models_to_lend(candidates, through, device, "--through", task)
     with progress_watch() as watch:
-        images = open_images(data, resize, limit, watch)
+        images = open_images(PhotosSpec(data, resize, limit, memory), watch)
         with Evaluator(images[split], task) as evaluator:
             clean = evaluator.clean().score()
             scores = [

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from qtable.cli.console import console
 from qtable.photos.sets import SPLITS, ImageSet
+from qtable.photos.spec import PhotosSpec
 from qtable.progress import Watch
 from qtable.tasks.base import DifferentiableTask
 from qtable.tasks.models import ModelSpec
@@ -27,8 +28,11 @@ def open_task(spec: TaskSpec) -> DifferentiableTask:
     return spec.open()
 
 
-def open_images(data: str | None, resize: int | None, limit: int | None, watch: Watch) -> ImageSet:
-    images = ImageSet.open(data, resize, limit, lambda done, total: watch("reading photos", done, total, ""))
+def open_images(spec: PhotosSpec, watch: Watch) -> ImageSet:
+    """The photos that a user names; says what was left aside."""
+    images = spec.open(lambda done, total: watch("reading photos", done, total, ""))
+    for line in images.said:
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
     if images.skipped:
         console.print(f"[yellow]skipped {len(images.skipped)} unreadable files:[/]")
         for name, reason in images.skipped[:10]:
@@ -41,6 +45,6 @@ def open_images(data: str | None, resize: int | None, limit: int | None, watch: 
             " a second compression behaves differently from a first."
         )
     sizes = ", ".join(f"{len(images[name])} {name}" for name in SPLITS)
-    split_by = "place" if data is None else "content hash"
+    split_by = "place" if spec.source is None else "content hash"
     console.print(f"photos: {sizes} (split by {split_by}) · {escape(printable(images.source))}")
     return images

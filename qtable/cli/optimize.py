@@ -26,6 +26,7 @@ from qtable.cli.options import (
     EntropyOption,
     Judges,
     Limit,
+    Memory,
     Models,
     Out,
     Resize,
@@ -39,7 +40,9 @@ from qtable.jpeg.tables import QTables
 from qtable.measure.cluster import ClusterEvaluator, Job, connect, measure_over
 from qtable.measure.sensitivity import Sensitivity, Target
 from qtable.measure.summary import max_drop_sentence, percent, three_savings
+from qtable.photos.pixels import MEMORY
 from qtable.photos.sets import ImageSet
+from qtable.photos.spec import PhotosSpec
 from qtable.progress import Progress as DataProgress
 from qtable.tasks.base import DifferentiableTask
 from qtable.tasks.opening import TaskSpec, weights_digest
@@ -85,6 +88,7 @@ def optimize_command(
     metric: Metric = "top-1",
     resize: Resize = None,
     limit: Limit = None,
+    memory: Memory = MEMORY,
     device: Device = "cpu",
     start: Start = None,
     racing: Racing = False,
@@ -104,7 +108,8 @@ def optimize_command(
     spec, task = specs[0], tasks[0]
     through = list(zip(specs, tasks, strict=True)) if len(specs) > 1 or plan.effort is not None else []
     with progress_watch() as watch:
-        images = open_images(data, resize, limit, watch)
+        photos = PhotosSpec(data, resize, limit, memory)
+        images = open_images(photos, watch)
         header = header_of(images, spec.model, task, codec)
         header["identity"] |= _identity(plan) | {
             "through": [weights_digest(looked.model)[:16] for _, looked in through],
@@ -114,7 +119,7 @@ def optimize_command(
         if subsampling == "auto":
             summary = optimize_sampling(images, task, entropy, plan, out, header, watch)
         else:
-            job = Job(data, resize, limit, spec)
+            job = Job(photos, spec)
             with _workforce(cluster, workers, job, images, task, codec) as workforce:
                 summary = optimize(
                     images, task, codec, plan, out, header, watch, workforce, through=through, judges=judges

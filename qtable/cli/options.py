@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import typer
 
 from qtable.jpeg.modes import Entropy, Subsampling
+
+
+def bytes_of(text: str | int) -> int:
+    """2000000000 from "2GB", "2000MB", "1.9GiB" or "2000000000". ValueError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]?)(i?)B?", str(text), re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"{text!r} is no size such as 2GB or 500MB")
+    number, prefix, binary = match.groups()
+    unit: int = (1024 if binary else 1000) ** " kmgt".index(prefix.lower() or " ")
+    return round(float(number) * unit)
+
 
 # ---- photos and model -----------------------------------------------------------------------------------------
 
@@ -56,6 +68,15 @@ Through = Annotated[
 ]
 Resize = Annotated[int | None, typer.Option(help="Scale photos: pixels of the shorter side.")]
 Limit = Annotated[int | None, typer.Option(help="Use at most this many photos.")]
+Memory = Annotated[
+    int,
+    typer.Option(
+        parser=bytes_of,
+        metavar="SIZE",
+        show_default="1GB",
+        help="Decoded pixels that are kept; other photos are opened anew whenever they are looked at.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 ...")]
 
 # ---- tables and coding ----------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from qtable.cli.console import progress_watch
 from qtable.cli.lending import models_to_lend
 from qtable.cli.options import Device, Through
 from qtable.files import write_atomically
+from qtable.photos.spec import PhotosSpec
 from qtable.report.page import page
-from qtable.report.photos import Source, recorded_source, reopen
+from qtable.report.photos import recorded_source, reopen
 from qtable.report.run import Run
 from qtable.tasks.base import ModelError
 from qtable.text import printable
@@ -54,7 +55,7 @@ def report_command(
         models_to_lend([point.coder for point in opened.found], through, device, "--through")
     images, without = None, ""
     try:
-        source = recorded_source(opened.header) if data is None else Source(data, resize, limit)
+        source = recorded_source(opened.header) if data is None else PhotosSpec(data, resize, limit)
         with progress_watch() as watch:
             images = reopen(opened, source, lambda done, total: watch("reading photos", done, total, ""))
     except (ValueError, OSError) as error:

@@ -24,6 +24,7 @@ from qtable.cli.options import (
     Device,
     EntropyOption,
     Limit,
+    Memory,
     Model,
     Out,
     Resize,
@@ -35,6 +36,8 @@ from qtable.jpeg.codec import Codec
 from qtable.jpeg.proxies import PROXIES
 from qtable.jpeg.rounding import ROUNDINGS
 from qtable.measure.summary import percent
+from qtable.photos.pixels import MEMORY
+from qtable.photos.spec import PhotosSpec
 from qtable.tasks.opening import TaskSpec
 from qtable.train.recipe import Learn, Loss, Recipe
 from search.joint import Family, learn
@@ -91,6 +94,7 @@ def train_command(
     metric: TrainMetric = "top-1",
     resize: Resize = None,
     limit: Limit = None,
+    memory: Memory = MEMORY,
     device: Device = "cpu",
     seed: Seed = 0,
     out: Out = Path("runs/train"),
@@ -106,7 +110,10 @@ def train_command(
         settle=settle, rate=rate, rounding=rounding, every=every, patience=patience, crop=crop, flip=flip, seed=seed,
     )  # fmt: skip
     with process_group(device) as rank, progress_watch(visible=rank == 0) as watch:
-        task, images = open_task(TaskSpec(model, metric, device)), open_images(data, resize, limit, watch)
+        task, images = (
+            open_task(TaskSpec(model, metric, device)),
+            open_images(PhotosSpec(data, resize, limit, memory), watch),
+        )
         out.mkdir(parents=True, exist_ok=True)
         header = header_of(images, model, task, codec)
         setting = Setting(

@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -28,8 +27,9 @@ from qtable.jpeg.codec import Codec, library_versions
 from qtable.jpeg.tables import QTables
 from qtable.measure.evaluate import Call, Evaluating
 from qtable.measure.sensitivity import Sensitivity, Target, measure
-from qtable.photos.readers import DataError
+from qtable.photos.files import DataError
 from qtable.photos.sets import ImageSet, Split
+from qtable.photos.spec import PhotosSpec
 from qtable.progress import Progress
 from qtable.tasks.base import DifferentiableTask, Indices, ModelError
 from qtable.tasks.opening import TaskSpec, weights_digest
@@ -55,19 +55,13 @@ class ClusterError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to open photos and task itself, as for `ImageSet.open` and `TaskSpec.open`.
+    """What a worker needs to open photos and task itself. Relative paths become absolute here, on the driver."""
 
-    Relative paths become absolute here, on the driver.
-    """
-
-    source: str | None
-    resize: int | None
-    limit: int | None
+    photos: PhotosSpec
     task: TaskSpec
 
     def __post_init__(self) -> None:
-        if self.source is not None:
-            object.__setattr__(self, "source", str(Path(self.source).absolute()))
+        object.__setattr__(self, "photos", self.photos.absolute())
         object.__setattr__(self, "task", self.task.absolute())
 
 
@@ -81,7 +75,7 @@ class Expected:
 
     @classmethod
     def of(cls, job: Job, images: ImageSet, task: DifferentiableTask) -> Expected:
-        """Digests of all pixels, annotations and splits; of all weights and the model's files; the codec's versions."""
+        """Digests of all photos, annotations and splits; of all weights and the model's files; the codec's versions."""
         model = hashlib.sha256(job.task.files_digest() + weights_digest(task.model).encode()).hexdigest()
         return cls(images.fingerprint, model, tuple(library_versions().values()))
 
@@ -141,7 +135,7 @@ def _open(job: Job, expected: Expected) -> tuple[ImageSet, DifferentiableTask]:
 
     here = f"worker {get_worker().address}"
     try:
-        images = ImageSet.open(job.source, job.resize, job.limit)
+        images = job.photos.open()
         task = job.task.open()
         found = Expected.of(job, images, task)
     except (DataError, ModelError) as error:
@@ -252,9 +246,9 @@ class ClusterEvaluator(Evaluating):
         super().__init__(images[split].subset(self._only), task)
 
     def _units(self, work: Callable[..., Any], calls: Sequence[Call]) -> Iterator[Unit]:
-        pixels, waiting = 0, list[Call]()
+        pixels, waiting, sizes = 0, list[Call](), self.photos.sizes
         for at, *rest in calls:
-            size = sum(self.photos.images[i][..., 0].size for i in at)
+            size = sum(sizes[i][0] * sizes[i][1] for i in at)
             if waiting and pixels + size > UNIT_PIXELS:
                 yield Unit(self._job, self._expected, self._split, work, tuple(waiting))
                 pixels, waiting = 0, []
@@ -310,7 +304,7 @@ def measure_over(
     photos, expected = images[split], Expected.of(job, images, task)
     settings = {"target": target, "samples": samples, "at": at, "normalize": normalize, "seed": seed}
     order = np.concatenate(photos.batches())  # photos of equal size stay together
-    ends = np.cumsum([photos.images[i][..., 0].size for i in order])
+    ends = np.cumsum(np.prod(photos.sizes, axis=1)[order])
     most = max(SHARD_PIXELS, int(ends[-1]) // MOST_SHARDS)
     cuts = np.flatnonzero(np.diff(ends // most)) + 1
     shards = np.split(order, cuts)

@@ -8,22 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
+from qtable.photos.files import DataError, Listing, LocalFile
 from qtable.photos.opening import EXTENSIONS
 
 MAX_LABEL: Final = (1 << 31) - 1
 """No model has more classes."""
-Labels = npt.NDArray[np.int64]
 
 
-class DataError(ValueError):
-    """The photos named by the user cannot be used; the message says which and why."""
-
-
-def list_folder(root: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...], list[tuple[str, str]]]:
-    """(file, class index) of a folder of class folders, the classes' names, and (folder, reason) of unreadable folders.
+def list_folder(root: Path) -> Listing:
+    """A folder of class folders.
 
     Numeric folder names are class indices themselves. Links are followed, but not to class folders: those are read
     under their own names.
@@ -43,7 +36,8 @@ def list_folder(root: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...], li
     numeric = all(folder.name.isdecimal() for folder in folders)
     index = {folder: int(folder.name) if numeric else i for i, folder in enumerate(folders)}
     classes = () if numeric else tuple(folder.name for folder in folders)
-    return [(file, index[folder]) for folder in folders for file in files[folder]], classes, unreadable
+    photos = tuple((LocalFile(file), index[folder]) for folder in folders for file in files[folder])
+    return Listing(photos, classes, skipped=tuple(unreadable))
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -68,8 +62,8 @@ def _photo_files(folder: Path, known: frozenset[tuple[int, int]], unreadable: li
         yield from (Path(place, name) for name in names if Path(name).suffix.lower() in EXTENSIONS)
 
 
-def list_csv(path: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
-    """(file, class index) of a CSV file with columns `path` (relative to the file) and `label` (index or name)."""
+def list_csv(path: Path) -> Listing:
+    """A CSV file with columns `path` (relative to the file) and `label` (index or name)."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
@@ -90,8 +84,9 @@ def list_csv(path: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
         values = {label: float(label) for label in labels}
     except ValueError:  # names
         index = {label: i for i, label in enumerate(labels)}
-        return [(path.parent / photo, index[label.strip()]) for photo, label in rows], tuple(labels)
+        photos = tuple((LocalFile(path.parent / photo), index[label.strip()]) for photo, label in rows)
+        return Listing(photos, tuple(labels))
     for number, (_, label) in enumerate(rows, start=2):
         if not (values[label.strip()] >= 0 and values[label.strip()] % 1 == 0):
             raise DataError(f"{path}: row {number} has label {label!r:.40}; a class index is a whole number from 0 on")
-    return [(path.parent / photo, int(values[label.strip()])) for photo, label in rows], ()
+    return Listing(tuple((LocalFile(path.parent / photo), int(values[label.strip()])) for photo, label in rows))

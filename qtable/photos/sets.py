@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from qtable.jpeg.codec import RGB
-from qtable.photos.opening import open_photo, read_photo_file
-from qtable.photos.readers import MAX_LABEL, DataError, list_csv, list_folder
+from qtable.photos.files import DataError, File, Listing
+from qtable.photos.opening import open_photo
+from qtable.photos.pixels import MEMORY, Cache, Known, Pixels, digests_of, sizes_of
+from qtable.photos.readers import MAX_LABEL, list_csv, list_folder
 from qtable.progress import Progress
 
 Split = Literal["fit", "search", "test"]
@@ -49,9 +51,12 @@ def collected(annotations: Sequence[Any]) -> Annotations:
 
 @dataclass(frozen=True)
 class Photos:
-    """The photos of one split: uint8 [h, w, 3] each, any sizes; their annotations; names for people."""
+    """The photos of one split: uint8 [h, w, 3] each, any sizes; their annotations; names for people.
 
-    images: tuple[RGB, ...]
+    images: arrays, or `Pixels`, which are opened whenever they are asked for.
+    """
+
+    images: Sequence[RGB]
     annotations: Annotations
     names: tuple[str, ...]
 
@@ -61,7 +66,13 @@ class Photos:
     def subset(self, indices: Sequence[int] | npt.NDArray[np.intp]) -> Photos:
         """The photos at `indices`, in that order."""
         at = np.asarray(indices, dtype=np.intp)
-        return Photos(tuple(self.images[i] for i in at), self.annotated(at), tuple(self.names[i] for i in at))
+        few = self.images.subset(at) if isinstance(self.images, Pixels) else tuple(self.images[i] for i in at)
+        return Photos(few, self.annotated(at), tuple(self.names[i] for i in at))
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of each photo, in pixels; none is opened for it."""
+        return sizes_of(self.images)
 
     def annotated(self, at: npt.NDArray[np.intp]) -> Annotations:
         """The annotations of the photos at these indices, of the same kind."""
@@ -69,9 +80,9 @@ class Photos:
 
     def batches(self, most_photos: int = 32, most_pixels: int = 1 << 21) -> list[npt.NDArray[np.intp]]:
         """Indices in batches of photos of equal size; depends on the photos alone, never on threads."""
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for i, image in enumerate(self.images):
-            by_shape.setdefault(image.shape, []).append(i)
+        by_shape: dict[tuple[int, int], list[int]] = {}
+        for i, size in enumerate(self.sizes):
+            by_shape.setdefault(size, []).append(i)
         batches = []
         for shape, members in by_shape.items():
             step = max(1, min(most_photos, most_pixels // (shape[0] * shape[1])))
@@ -84,8 +95,10 @@ class ImageSet:
     """Three disjoint splits of photos, and what was noticed while reading them.
 
     classes: names of the class indices where known. skipped: (name, reason) of unreadable files.
+    said: what a reader recognised and left aside, a line each.
     jpeg_sources: how many photos were JPEG files already (a second compression behaves differently).
-    fingerprint: hex digest of all pixels, annotations and splits; equal data, equal fingerprint.
+    fingerprint: hex digest of all files and how they are opened (of all pixels where there are no files), annotations
+    and splits; another fingerprint where any of it is another.
     """
 
     fit: Photos
@@ -94,6 +107,7 @@ class ImageSet:
     source: str
     classes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    said: tuple[str, ...] = ()
     jpeg_sources: int = 0
     fingerprint: str = field(default="", compare=False)
 
@@ -122,14 +136,16 @@ class ImageSet:
         resize: int | None = None,
         limit: int | None = None,
         progress: Progress | None = None,
+        memory: int = MEMORY,
     ) -> ImageSet:
         """A folder of class folders, a CSV file (`path,label`), a folder that holds `labels.csv`, or None: embedded.
 
         Labels are class indices where all are whole numbers; names are numbered from 0 on in alphabetical order.
 
         resize: scale each photo so that its shorter side has this many pixels. limit: read at most this many files,
-        the first by a hash of their names. Unreadable files are skipped and listed. DataError if what is left cannot
-        be used.
+        the first by a hash of their names. memory: bytes of decoded pixels that are kept; the other photos are opened
+        anew whenever they are looked at. Every file is opened once here: unreadable ones are skipped and listed.
+        DataError if what is left cannot be used.
         """
         if source is None:
             if resize is not None or limit is not None:
@@ -142,14 +158,9 @@ class ImageSet:
             raise DataError(f"--resize {resize}: the shorter side needs at least 8 pixels")
         if path.is_dir() and (path / "labels.csv").is_file():
             path = path / "labels.csv"
-        unreadable: list[tuple[str, str]] = []
-        if path.is_dir():
-            listed, classes, unreadable = list_folder(path)
-        elif path.is_file():
-            listed, classes = list_csv(path)
-        else:
-            raise DataError(f"{path}: no such folder or CSV file")
-        return _read(str(source), listed, classes, resize, limit, progress, unreadable)
+        if memory < 0:
+            raise DataError(f"--memory {memory}: bytes of decoded pixels, 0 or more")
+        return _opened(str(source), _listing(path), resize, limit, progress, Cache(memory))
 
     @classmethod
     def embedded(cls) -> ImageSet:
@@ -170,68 +181,84 @@ def split_of(digest: bytes) -> Split:
     return "fit" if u < SHARES["fit"] else "search" if u < SHARES["fit"] + SHARES["search"] else "test"
 
 
-def _read(
-    source: str,
-    listed: list[tuple[Path, int]],
-    classes: tuple[str, ...],
-    resize: int | None,
-    limit: int | None,
-    progress: Progress | None,
-    unreadable: Sequence[tuple[str, str]],
+def _listing(path: Path) -> Listing:
+    if path.is_dir():
+        return list_folder(path)
+    if path.is_file():
+        return list_csv(path)
+    raise DataError(f"{path}: no such folder or CSV file")
+
+
+Found = tuple[Known, int | None, bool]
+"""A photo that opens, its label, and whether it was a JPEG."""
+
+
+def _opened(
+    source: str, listing: Listing, resize: int | None, limit: int | None, progress: Progress | None, cache: Cache
 ) -> ImageSet:
-    def read(item: tuple[Path, int]) -> tuple[bytes, RGB, bool] | str:
+    """Every file is opened once, so that what cannot be read is known before anything is counted."""
+
+    def look(item: tuple[File, int | None]) -> tuple[Known, bool] | str:
+        file, _ = item
         try:
-            data = read_photo_file(item[0])
+            data = file.read()
             image, is_jpeg = open_photo(data, resize)
         except (
             Exception
         ) as error:  # Pillow's plugins raise whatever they like on damaged files; each is one skipped photo
             return f"{type(error).__name__}: {error}"
-        return hashlib.sha256(data).digest(), image, is_jpeg
+        digest = hashlib.sha256(data).digest()
+        cache.put(split_of(digest), digest, image, makes_way=False)
+        return Known(file, digest, (image.shape[0], image.shape[1])), is_jpeg
 
-    if limit is not None:
-        order = sorted(range(len(listed)), key=lambda i: hashlib.sha256(os.fsencode(listed[i][0].name)).digest())
-        listed = [listed[i] for i in sorted(order[:limit])]
-    found: list[tuple[bytes, RGB, int, str, bool]] = []
-    skipped = list(unreadable)
-    worst = max((label for _, label in listed), default=0)
+    listed = _limited(listing.photos, limit)
+    worst = max((label for _, label in listed if label is not None), default=0)
     if worst > MAX_LABEL:
         raise DataError(f"{source}: class index {worst} is too large; at most {MAX_LABEL:,} is allowed")
+    splits: dict[Split, list[Found]] = {name: [] for name in SPLITS}
+    skipped = list(listing.skipped)
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")  # what Pillow warns of, it can read nevertheless
-        for done, ((file, label), result) in enumerate(zip(listed, pool.map(read, listed), strict=True), start=1):
+        for done, ((file, label), result) in enumerate(zip(listed, pool.map(look, listed), strict=True), start=1):
             if isinstance(result, str):
-                skipped.append((str(file), result))
+                skipped.append((file.name, result))
             else:
-                found.append((result[0], result[1], label, str(file), result[2]))
+                splits[split_of(result[0].digest)].append((result[0], label, result[1]))
             if progress is not None:
                 progress(done, len(listed))
+    found = [one for members in splits.values() for one in members]
     if not found:
         raise DataError(f"{source}: none of {len(listed)} files is a readable photo; {_first(skipped)}")
-    if len({label for _, _, label, _, _ in found}) < 2:
+    if {label for _, label, _ in found} != {None} and len({label for _, label, _ in found}) < 2:
         raise DataError(f"{source}: the {len(found)} readable photos are all of one class; accuracy needs at least two")
-    splits: dict[Split, list[tuple[bytes, RGB, int, str, bool]]] = {name: [] for name in SPLITS}
-    for item in found:
-        splits[split_of(item[0])].append(item)
+
+    def photos(split: Split) -> Photos:
+        known = tuple(one for one, *_ in splits[split])
+        labels = collected([label for _, label, _ in splits[split]])
+        return Photos(Pixels(known, resize, cache, split), labels, tuple(one.file.name for one in known))
+
     return ImageSet(
-        fit=_photos(splits["fit"]),
-        search=_photos(splits["search"]),
-        test=_photos(splits["test"]),
+        photos("fit"),
+        photos("search"),
+        photos("test"),
         source=source,
-        classes=classes,
+        classes=listing.classes,
         skipped=tuple(skipped),
+        said=listing.said,
         jpeg_sources=sum(is_jpeg for *_, is_jpeg in found),
     )
 
 
+def _limited(listed: Sequence[tuple[File, int | None]], limit: int | None) -> list[tuple[File, int | None]]:
+    """At most `limit` of the files, the first by a hash of their last names, in the order in which they are listed."""
+    if limit is None:
+        return list(listed)
+    names = [hashlib.sha256(os.fsencode(Path(file.name).name)).digest() for file, _ in listed]
+    return [listed[i] for i in sorted(sorted(range(len(listed)), key=names.__getitem__)[:limit])]
+
+
 def _first(skipped: Sequence[tuple[str, str]]) -> str:
     return f"the first: {skipped[0][0]} ({skipped[0][1]})" if skipped else "the list is empty"
-
-
-def _photos(items: Iterable[tuple[bytes, RGB, int, str, bool]]) -> Photos:
-    items = list(items)
-    labels = np.array([label for _, _, label, _, _ in items], dtype=np.int64)
-    return Photos(tuple(image for _, image, *_ in items), labels, tuple(name for _, _, _, name, _ in items))
 
 
 def _fingerprint(images: ImageSet) -> str:
@@ -241,6 +268,6 @@ def _fingerprint(images: ImageSet) -> str:
         known = photos.annotations
         total.update(f"{name} {len(photos)}".encode())
         total.update(known.tobytes() if isinstance(known, np.ndarray) else repr(known).encode())
-        for image in photos.images:
-            total.update(hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest())
+        for one in digests_of(photos.images):
+            total.update(one)
     return total.hexdigest()

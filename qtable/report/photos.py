@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
 from qtable.photos.sets import ImageSet
+from qtable.photos.spec import PhotosSpec
 from qtable.progress import Progress
 from qtable.report.run import ReportError, Run
 
@@ -18,15 +19,7 @@ SPLIT_PHOTOS: Final = 32
 SPLIT_PIXELS: Final = 1 << 24
 
 
-class Source(NamedTuple):
-    """What `ImageSet.open` was given."""
-
-    data: str | None
-    resize: int | None
-    limit: int | None
-
-
-def recorded_source(header: Mapping[str, Any]) -> Source:
+def recorded_source(header: Mapping[str, Any]) -> PhotosSpec:
     """Where the photos of a run came from, by the command in its archive's header. ReportError if that does not say."""
     parser = argparse.ArgumentParser(exit_on_error=False, add_help=False, allow_abbrev=False)
     parser.add_argument("--data")
@@ -39,15 +32,15 @@ def recorded_source(header: Mapping[str, Any]) -> Source:
         known, _ = parser.parse_known_args(words[2:])
     except (ValueError, argparse.ArgumentError) as error:
         raise ReportError(f"the run does not say where its photos are: {str(error)[:200]}") from None
-    return Source(known.data, known.resize, known.limit)
+    return PhotosSpec(known.data, known.resize, known.limit)
 
 
-def reopen(run: Run, source: Source, progress: Progress | None = None) -> ImageSet:
+def reopen(run: Run, source: PhotosSpec, progress: Progress | None = None) -> ImageSet:
     """The photos of a run; its model is not needed, and not run.
 
     ReportError or DataError if they are not there or have changed.
     """
-    images = ImageSet.open(*source, progress)
+    images = source.open(progress)
     if images.fingerprint != run.identity.get("data") or len(images.test) != run.photos:
         raise ReportError(f"{images.source}: not the photos of the run {run.folder}, or not as it resized them")
     return images
@@ -55,7 +48,6 @@ def reopen(run: Run, source: Source, progress: Progress | None = None) -> ImageS
 
 def some_photos(images: ImageSet) -> list[int]:
     """Test photos, evenly spread, as many as `SPLIT_PHOTOS` and `SPLIT_PIXELS` allow, but one at least."""
-    photos = images.test.images
-    spread = [int(i) for i in np.unique(np.linspace(0, len(photos) - 1, SPLIT_PHOTOS).astype(int))]
-    pixels = np.cumsum([photos[i].shape[0] * photos[i].shape[1] for i in spread])
+    spread: list[int] = np.unique(np.linspace(0, len(images.test) - 1, SPLIT_PHOTOS).astype(int)).tolist()
+    pixels = np.cumsum(np.prod(images.test.sizes, axis=1)[spread])
     return spread[: max(1, int((pixels <= SPLIT_PIXELS).sum()))]

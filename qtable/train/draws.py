@@ -87,7 +87,7 @@ def together(examples: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Annotation
 
 def crop_side(photos: Photos, recipe: Recipe) -> int:
     """The side of the training crops. TrainingError if a photo is smaller than the recipe's."""
-    smallest = min(min(image.shape[:2]) for image in photos.images)
+    smallest = min(map(min, photos.sizes))
     if recipe.crop is not None and recipe.crop > smallest:
         raise TrainingError(f"crop {recipe.crop}: the smallest photo has a side of {smallest} pixels")
     return recipe.crop or smallest

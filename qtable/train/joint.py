@@ -143,7 +143,7 @@ def slopes(
     """
     found = []
     with torch.no_grad():
-        batches = photos.batches()
+        batches, sizes = photos.batches(), photos.sizes
         targets = [
             photos.annotated(at) if recipe.loss == "annotations" else answers_to(task, [photos.images[i] for i in at])
             for at in batches
@@ -156,7 +156,7 @@ def slopes(
                 answers = answers_to(task, [codec.decode(file) for file in files])
                 losses.append(task_loss(task, recipe.loss, answers, target))
                 bits += 8 * sum(map(len, files))
-                pixels += sum(photos.images[i].shape[0] * photos.images[i].shape[1] for i in at)
+                pixels += sum(sizes[i][0] * sizes[i][1] for i in at)
             return float(torch.cat(losses).mean()), bits / pixels
 
         for point in points:

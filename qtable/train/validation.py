@@ -66,7 +66,7 @@ def validation_of(
     step: int, scores: Sequence[Score], multipliers: Sequence[float], photos: Photos, estimated: Mapping[str, Any]
 ) -> Validation:
     """Of the scores of each point. TrainingError for outcomes without losses."""
-    pixels = np.array([image.shape[0] * image.shape[1] for image in photos.images])
+    pixels = np.prod(photos.sizes, axis=1)
     objectives = []
     for score, multiplier in zip(scores, multipliers, strict=True):
         losses = score.outcomes.losses()

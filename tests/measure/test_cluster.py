@@ -28,8 +28,9 @@ from qtable.measure import cluster
 from qtable.measure.cluster import ClusterError, ClusterEvaluator, Job, connect, measure_over
 from qtable.measure.evaluate import Evaluator, Score
 from qtable.measure.sensitivity import measure
-from qtable.photos.readers import DataError
+from qtable.photos.files import DataError
 from qtable.photos.sets import ImageSet
+from qtable.photos.spec import PhotosSpec
 from qtable.tasks.base import DifferentiableTask, ModelError
 from qtable.tasks.opening import TaskSpec
 
@@ -93,13 +94,13 @@ def folder(tmp_path: Path) -> Path:
 
 def opened(folder: Path, model: str = "net", limit: int | None = None) -> tuple[Job, ImageSet, DifferentiableTask]:
     spec = f"{folder / 'model.py'}:{model}"
-    job = Job(str(folder / "photos"), None, limit, TaskSpec(spec))
-    return job, ImageSet.open(job.source, None, limit), job.task.open()
+    job = Job(PhotosSpec(str(folder / "photos"), None, limit), TaskSpec(spec))
+    return job, ImageSet.open(job.photos.source, None, limit), job.task.open()
 
 
 @pytest.fixture(scope="module")
 def embedded() -> tuple[Job, ImageSet, DifferentiableTask]:
-    job = Job(None, None, None, TaskSpec())
+    job = Job(PhotosSpec(), TaskSpec())
     return job, ImageSet.open(), job.task.open()
 
 
@@ -207,12 +208,12 @@ def test_workers_that_see_something_else_are_refused(client: Any, folder: Path) 
     job, images, task = opened(folder)
     ClusterEvaluator(job, "search", client, images, task)
     with pytest.raises(DataError, match=r"^worker tcp://.*: the photos in .* are not those that the driver sees"):
-        ClusterEvaluator(job, "search", client, ImageSet.open(job.source, None, 60), task)
+        ClusterEvaluator(job, "search", client, ImageSet.open(job.photos.source, None, 60), task)
     (folder / "photos" / "a" / "0.png").unlink()
-    fresh = ImageSet.open(job.source)
+    fresh = ImageSet.open(job.photos.source)
     ClusterEvaluator(job, "search", client, fresh, task)  # what a worker opened before is opened again
     with pytest.raises(DataError, match=r"^worker tcp://.*: .*no such folder"):
-        ClusterEvaluator(replace(job, source="/nowhere"), "search", client, fresh, task)
+        ClusterEvaluator(replace(job, photos=PhotosSpec("/nowhere")), "search", client, fresh, task)
     (folder / "model.py").write_text(MODEL.replace("64 - 2", "64 - 1"))
     changed = job.task.open()
     with Evaluator(fresh.search, changed) as alone:
@@ -224,8 +225,8 @@ def test_workers_that_see_something_else_are_refused(client: Any, folder: Path) 
 
 def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    job = Job("photos", None, None, TaskSpec("model.py:net", "agreement"))
-    assert (job.source, job.task.model) == (str(tmp_path / "photos"), f"{tmp_path / 'model.py'}:net")
+    job = Job(PhotosSpec("photos"), TaskSpec("model.py:net", "agreement"))
+    assert (job.photos.source, job.task.model) == (str(tmp_path / "photos"), f"{tmp_path / 'model.py'}:net")
     assert job.task.metric == "agreement"
     assert replace(job, task=TaskSpec("package.module:net")).task.model == "package.module:net"
     assert replace(job, task=TaskSpec()).task == TaskSpec()
@@ -290,7 +291,7 @@ from qtable.tasks.opening import TaskSpec
 
 def main():
     source, model = sys.argv[1:]
-    job = Job(source, None, None, TaskSpec(model))
+    job = Job(PhotosSpec(source), TaskSpec(model))
     with connect(workers=1) as client:
         print("workers", *client.run(os.getpid).values(), flush=True)
         images, task, coder = ImageSet.open(source), job.task.open(), TableCoder(QTables.standard(50))

@@ -16,8 +16,9 @@ from PIL import Image
 from qtable.jpeg.codec import Codec
 from qtable.jpeg.tables import QTables
 from qtable.photos import sets as data
+from qtable.photos.files import DataError
 from qtable.photos.opening import MAX_FILE_BYTES, open_photo
-from qtable.photos.readers import DataError, list_folder
+from qtable.photos.readers import list_folder
 from qtable.photos.sets import SPLITS, ImageSet, Photos, split_of
 
 

@@ -36,11 +36,12 @@ from qtable.measure.front import Curve, size_change
 from qtable.measure.sensitivity import BINS, Sensitivity
 from qtable.measure.summary import max_drop_sentence, three_savings
 from qtable.photos.sets import ImageSet
+from qtable.photos.spec import PhotosSpec
 from qtable.report import plot
 from qtable.report.charts import _front_charts
 from qtable.report.page import _commands, _notes
 from qtable.report.page import page as page_of
-from qtable.report.photos import Source, recorded_source, reopen
+from qtable.report.photos import recorded_source, reopen
 from qtable.report.run import Estimate, ReportError, Run, changes
 from qtable.report.spent import spent, spent_estimates
 from qtable.report.words import _spoken, headline, saving_sentence
@@ -361,7 +362,7 @@ def decoded(picture: str) -> RGB:
 
 def test_the_worst_hit_come_first_with_both_of_their_files(job: Path, run: Run) -> None:
     photos = wronged(run, 8)
-    images = reopen(run, Source(str(job / "photos"), None, None))
+    images = reopen(run, PhotosSpec(str(job / "photos"), None, None))
     standard, worst = run.nearest_standard(run.chosen), _worst(run, images)
     assert worst is not None
     assert (worst["lost"], worst["gained"], worst["photos"]) == (8, 0, str(run.photos))
@@ -387,7 +388,7 @@ def test_the_worst_hit_come_first_with_both_of_their_files(job: Path, run: Run) 
 
 
 def test_large_photos_are_cropped_in_their_middle(monkeypatch: pytest.MonkeyPatch, run: Run, job: Path) -> None:
-    images = reopen(run, Source(str(job / "photos"), None, None))
+    images = reopen(run, PhotosSpec(str(job / "photos"), None, None))
     monkeypatch.setattr("qtable.report.worst.CROP_SIDE", 12)
     standard, found = run.standard[-1], run.found[-1]
     (crop,) = _crops(run, images, standard, found, [3])
@@ -424,7 +425,7 @@ def hostile(run: Run, images: ImageSet) -> tuple[Run, ImageSet]:
 def hostile_page(job: Path) -> str:
     run = Run.open(job / "run")
     wronged(run, 8)
-    images = reopen(run, Source(str(job / "photos"), None, None))
+    images = reopen(run, PhotosSpec(str(job / "photos"), None, None))
     bad, renamed = hostile(run, images)
     text = page_of(replace(bad, metric=run.metric), renamed)
     text.encode()  # lone surrogates are gone
@@ -475,9 +476,9 @@ def test_other_photos_are_refused(job: Path, tmp_path: Path, run: Run, capsys: p
     changed = shutil.copytree(job / "photos", tmp_path / "photos")
     (changed / "a" / "0.png").write_bytes((changed / "b" / "0.png").read_bytes())
     with pytest.raises(ReportError, match="not the photos of the run"):
-        reopen(run, Source(str(changed), None, None))
+        reopen(run, PhotosSpec(str(changed), None, None))
     with pytest.raises(ReportError, match="not as it resized them"):
-        reopen(run, Source(str(job / "photos"), 16, None))
+        reopen(run, PhotosSpec(str(job / "photos"), 16, None))
     with pytest.raises(SystemExit) as ended:
         main(["report", str(job / "run"), "--data", str(changed), "-o", str(tmp_path / "x.html")])
     assert ended.value.code == 1
@@ -488,18 +489,18 @@ def test_other_photos_are_refused(job: Path, tmp_path: Path, run: Run, capsys: p
 @pytest.mark.parametrize(
     ("line", "source"),
     [
-        ("qtable optimize", Source(None, None, None)),
-        ("qtable optimize --out x --data 'a b' --resize 64 --tables 1", Source("a b", 64, None)),
-        ("qtable optimize --data=c.csv --limit=9 --model m.py:net", Source("c.csv", None, 9)),
+        ("qtable optimize", PhotosSpec(None, None, None)),
+        ("qtable optimize --out x --data 'a b' --resize 64 --tables 1", PhotosSpec("a b", 64, None)),
+        ("qtable optimize --data=c.csv --limit=9 --model m.py:net", PhotosSpec("c.csv", None, 9)),
         ("qtable compare --data x", "its command is qtable compare"),
         ("qtable optimize --resize big", "invalid int value"),
         ("qtable optimize --data 'x", "No closing quotation"),
         (None, "its command is not recorded"),
     ],
 )
-def test_the_photos_are_where_the_command_took_them(line: str | None, source: Source | str) -> None:
+def test_the_photos_are_where_the_command_took_them(line: str | None, source: PhotosSpec | str) -> None:
     header = {} if line is None else {"command": line}
-    if isinstance(source, Source):
+    if isinstance(source, PhotosSpec):
         assert recorded_source(header) == source
     else:
         with pytest.raises(ReportError, match=source):

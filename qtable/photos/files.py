@@ -1,0 +1,52 @@
+"""Where the bytes of photos lie, and what a reader finds: files in the order in which they are listed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from qtable.photos.opening import read_photo_file
+
+
+class DataError(ValueError):
+    """The photos named by the user cannot be used; the message says which and why."""
+
+
+class File(Protocol):
+    """The bytes of one photo; a small value that other processes can be sent."""
+
+    @property
+    def name(self) -> str:
+        """For people: unique in its data set."""
+
+    def read(self) -> bytes:
+        """All of it. ValueError or OSError if it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file of its own."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def read(self) -> bytes:
+        return read_photo_file(self.path)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a reader finds: photos, and the class index of each (None where there are no labels).
+
+    classes: names of the class indices where known. said: what was recognised and left aside, a line each. skipped:
+    (name, reason) of what could not be looked into.
+    """
+
+    photos: tuple[tuple[File, int | None], ...]
+    classes: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
