@@ -37,6 +37,7 @@ from qtable.compress.sources import (
     Item,
     Selection,
     check_apart,
+    check_case,
     listing,
     target_names,
 )
@@ -121,6 +122,7 @@ def compress(
         journal = stack.enter_context(Journal(folder, recipe.identity() | selection.identity()))
         stack.callback(_remove_parts, folder)
         _remove_parts(folder)
+        check_case(folder, (item.target for item in items))
         if executor is None and workers > 1:
             executor = stack.enter_context(processes(workers))
         specs = tuple(spec.absolute() for spec in models)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -180,6 +181,29 @@ def _walk(root: Path) -> Iterator[tuple[str, os.stat_result | None, str | None]]
                 yield name, status, "name needed by qtable"
             else:
                 yield name, status, None
+
+
+def check_case(folder: Path, targets: Iterable[str | None]) -> None:
+    """CompressError if two outputs' names are one to the target's file system: one would replace the other."""
+    if tells_case(folder):
+        return
+    known: dict[str, str] = {}
+    for target in filter(None, targets):
+        other = known.setdefault(unicodedata.normalize("NFC", target).casefold(), target)
+        if other != target:
+            raise CompressError(
+                f"{folder} does not tell {other!r} from {target!r}; choose another file system, or rename one"
+            )
+
+
+def tells_case(folder: Path) -> bool:
+    """Whether a file system keeps apart names that differ in large and small letters alone."""
+    place = folder / (PART + "case")
+    place.touch()
+    try:
+        return not (folder / (PART + "CASE")).exists()
+    finally:
+        place.unlink()
 
 
 def check_apart(source: Path, target: Path) -> None:

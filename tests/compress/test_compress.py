@@ -9,6 +9,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -53,6 +54,7 @@ from qtable.compress import (
     with_metadata,
 )
 from qtable.compress.journal import output
+from qtable.compress.sources import tells_case
 from qtable.jpeg.codec import RGB, Codec, decode
 from qtable.jpeg.header import read_header
 from qtable.jpeg.tables import QTables
@@ -422,6 +424,21 @@ def test_source_and_target_lie_apart(small: Path, tmp_path: Path, target: str) -
     assert files(tmp_path) == before
 
 
+def test_names_that_the_target_does_not_keep_apart_are_refused(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise(0).save(small / "test/É.png")
+    noise(1).save(small / "test/e\u0301.bmp")
+    assert run(small, tmp_path / "apart").photos == 7
+    assert tells_case(tmp_path)
+    assert list(tmp_path.glob(PART + "*")) == []
+    monkeypatch.setattr("qtable.compress.sources.tells_case", lambda folder: False)
+    with pytest.raises(CompressError, match=r"dst does not tell 'test/e\u0301\.jpg' from 'test/É\.jpg'; choose"):
+        run(small, tmp_path / "dst")
+    (small / "test/É.png").unlink()
+    assert run(small, tmp_path / "other").photos == 6
+
+
 def test_a_target_with_other_files_is_refused(small: Path, tmp_path: Path) -> None:
     (tmp_path / "dst").mkdir()
     (tmp_path / "dst" / "mine.txt").write_text("mine")
@@ -664,6 +681,7 @@ def test_a_full_or_read_only_disk(
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("qtable: ")]
         assert len(lines) == 1
         assert message in lines[0]
+    assert re.match(rf"qtable: {disk}/dst/(\d/\d{{3}}\.\w+|{JOURNAL}): ", lines[0])
     assert lines[0].endswith("; what was written before is whole, and the same command continues")
     left = {name: data for name, data in files(disk / "dst").items() if name != JOURNAL}
     assert 20 < len(left) < len(whole)
