@@ -280,6 +280,15 @@ def test_a_list_follows_photos_that_change(listed: Path, tmp_path: Path) -> None
     assert files(tmp_path / "dst") == files(tmp_path / "fresh")
 
 
+def test_a_list_follows_what_changes_before_a_run_has_ended(listed: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(listed, tmp_path / "dst", progress=interrupt_at(22))  # both lists are written, the manifest is not
+    noise(7).save(listed / "1/07.webp")
+    run(listed, tmp_path / "dst")
+    run(listed, tmp_path / "fresh")
+    assert files(tmp_path / "dst") == files(tmp_path / "fresh")
+
+
 # ---- label maps ------------------------------------------------------------------------------------------------
 
 
@@ -409,6 +418,15 @@ def test_a_map_gets_its_name_back(source: Path, tmp_path: Path) -> None:
             (source / "0.png").write_bytes(png_of(XRAY))
 
 
+def test_why_it_is_a_map_is_as_in_a_new_run(source: Path, tmp_path: Path) -> None:
+    (source / "0.png").write_bytes(png_of(FEW))
+    assert run(source, tmp_path / "dst").by_pixels == 1
+    noise(0).save(source / "0.webp")
+    assert run(source, tmp_path / "dst").by_pixels == 0
+    run(source, tmp_path / "fresh")
+    assert files(tmp_path / "dst") == files(tmp_path / "fresh")
+
+
 def test_an_interrupted_run_knows_its_maps(segmentation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(segmentation, tmp_path / "whole")
     monkeypatch.setattr(module, "CHUNK_PHOTOS", 1)
@@ -417,7 +435,10 @@ def test_an_interrupted_run_knows_its_maps(segmentation: Path, tmp_path: Path, m
     kept = list((tmp_path / "dst").rglob("*.png"))
     times = [path.stat().st_mtime_ns for path in kept]
     assert len(kept) > 1
-    run(segmentation, tmp_path / "dst")
+    steps: list[int] = []
+    summary = run(segmentation, tmp_path / "dst", progress=lambda done, _: steps.append(done))
+    assert steps == [10, 11]
+    assert summary.label_maps == 9
     assert [path.stat().st_mtime_ns for path in kept] == times
     assert files(tmp_path / "dst") == files(tmp_path / "whole")
 
