@@ -9,6 +9,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -53,6 +54,7 @@ from qtable.compress import (
     with_metadata,
 )
 from qtable.compress.journal import output
+from qtable.compress.sources import tells_case
 from qtable.jpeg.codec import RGB, Codec, decode
 from qtable.jpeg.header import read_header
 from qtable.jpeg.tables import QTables
@@ -344,7 +346,7 @@ def test_recipes_that_cannot_be(options: dict[str, Any], message: str) -> None:
     ],
 )
 def test_target_names(names: list[str], expected: list[str]) -> None:
-    assert target_names(names) == expected
+    assert target_names(names) == dict(zip(names, expected, strict=True))
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -358,7 +360,7 @@ def test_a_tree_is_written_anew_and_the_originals_stay(small: Path, tmp_path: Pa
         "train/cat/0.jpg", "train/cat/1.jpg", "train/dog/2.jpg", "train/dog/3.JPEG", "test/4.jpg",
         "labels.csv", "test/notes.json", MANIFEST, JOURNAL,
     }  # fmt: skip
-    assert made["labels.csv"] == before["labels.csv"]
+    assert made["labels.csv"] == b"path,label\ntrain/cat/1.jpg,0\n"
     assert made["train/cat/0.jpg"] == RECIPE(before["train/cat/0.jpg"])[0]
     assert seen[-1] == (9, 9)
     listed = rows(tmp_path / "dst")
@@ -376,7 +378,12 @@ def test_a_tree_is_written_anew_and_the_originals_stay(small: Path, tmp_path: Pa
         photos=5,
         renamed=3,
         kept=0,
-        copied=2,
+        label_maps=0,
+        by_pixels=0,
+        doubtful=0,
+        lists=1,
+        copied=1,
+        excluded=0,
         bytes_before=sum(row["bytes_before"] for row in photos),
         bytes_after=sum(row["bytes_after"] for row in photos),
         skipped={"empty file": 1, "unreadable": 1},
@@ -415,6 +422,21 @@ def test_source_and_target_lie_apart(small: Path, tmp_path: Path, target: str) -
     with pytest.raises(CompressError, match="must lie apart: the originals are never overwritten"):
         run(small, tmp_path / target)
     assert files(tmp_path) == before
+
+
+def test_names_that_the_target_does_not_keep_apart_are_refused(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise(0).save(small / "test/É.png")
+    noise(1).save(small / "test/e\u0301.bmp")
+    assert run(small, tmp_path / "apart").photos == 7
+    assert tells_case(tmp_path)
+    assert list(tmp_path.glob(PART + "*")) == []
+    monkeypatch.setattr("qtable.compress.sources.tells_case", lambda folder: False)
+    with pytest.raises(CompressError, match=r"dst does not tell 'test/e\u0301\.jpg' from 'test/É\.jpg'; choose"):
+        run(small, tmp_path / "dst")
+    (small / "test/É.png").unlink()
+    assert run(small, tmp_path / "other").photos == 6
 
 
 def test_a_target_with_other_files_is_refused(small: Path, tmp_path: Path) -> None:
@@ -659,6 +681,7 @@ def test_a_full_or_read_only_disk(
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("qtable: ")]
         assert len(lines) == 1
         assert message in lines[0]
+    assert re.match(rf"qtable: {disk}/dst/(\d/\d{{3}}\.\w+|{JOURNAL}): ", lines[0])
     assert lines[0].endswith("; what was written before is whole, and the same command continues")
     left = {name: data for name, data in files(disk / "dst").items() if name != JOURNAL}
     assert 20 < len(left) < len(whole)
@@ -1012,7 +1035,7 @@ class Elsewhere(ThreadPoolExecutor):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda job: replace(job, root=Path("/nowhere")), "a worker does not see labels.csv in .*src"),
+        (lambda job: replace(job, root=Path("/nowhere")), "a worker does not see test/4.bmp in .*src"),
         (lambda job: replace(job, target=Path("/nowhere")), "worker on .*: its /nowhere is not the driver's"),
         (lambda job: replace(job, versions={"encoder": "x"}), "worker on .*: its codec is .*; the driver's x"),
     ],
@@ -1059,7 +1082,8 @@ def test_the_command_says_what_it_did(small: Path, tmp_path: Path, capsys: pytes
     succeeds(command)
     sentence = capsys.readouterr().out
     assert sentence.startswith("5 photos: ")
-    assert "%); 3 of them renamed to .jpg; 2 other files copied; skipped 1 (empty file), 1 (unreadable)." in sentence
+    parts = ("3 of them renamed to .jpg", "the names in 1 list follow the photos", "1 other file copied", "skipped 1 (")
+    assert "%); " + "; ".join(parts) + "empty file), 1 (unreadable)." in sentence
     assert sentence.endswith(f" Manifest: {tmp_path}/dst/{MANIFEST}\n")
     succeeds([*command, "--json"])
     result = json.loads(capsys.readouterr().out)
