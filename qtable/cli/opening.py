@@ -21,6 +21,8 @@ Metric = Annotated[str, typer.Option(help=f"What counts as a good answer: {', '.
 def open_task(spec: TaskSpec) -> DifferentiableTask:
     """The task of the model that a user names; says first whose code that executes."""
     model = None if spec.model is None else ModelSpec.parse(spec.model)
+    if model is not None:
+        model.check_files()
     if model is not None and model.runs_code:
         line = f"--model executes code of {printable(model.place)}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
