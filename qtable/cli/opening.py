@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -46,3 +47,9 @@ def open_images(data: str | None, resize: int | None, limit: int | None, watch: 
     split_by = "place" if data is None else "content hash"
     console.print(f"photos: {sizes} (split by {split_by}) · {escape(printable(images.source))}")
     return images
+
+
+def tell(doubts: Sequence[str]) -> None:
+    """What an evaluator doubts, before work goes on."""
+    for line in doubts:
+        console.print(f"[yellow]{escape(printable(line))}[/]", highlight=False, soft_wrap=True)
