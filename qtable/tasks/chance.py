@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 Labels = npt.NDArray[np.int64]
 Numbering = Callable[[Labels, Labels, Labels], dict[int, int]]
@@ -79,12 +79,14 @@ def at_chance(answers: Labels, labels: Labels, level: float = 0.01) -> Chance | 
     if len(present) < 2:
         return None
     chance = float(counts.max() / n)
-    enough = int(binom.isf(level, n, chance)) + 1  # right answers: the fewest that chance does not explain
+    enough = (
+        int(np.argmax(bdtrc(np.arange(n + 1), n, chance) <= level)) + 1
+    )  # right answers: the fewest that chance does not explain
     right = int((answers == labels).sum())
     renumbered, numbering = max(((_held_out(answers, labels, find), find) for find in _NUMBERINGS), key=lambda x: x[0])
-    better = binom.sf(renumbered - 1, renumbered + right, 0.5) < level
+    better = bdtrc(renumbered - 1, renumbered + right, 0.5) < level
     found = renumbered >= enough and better and (right < enough or renumbered - right > (n - right) / 2)
-    tells = binom.sf(enough - 1, n, (1 + chance) / 2) >= 1 - level
+    tells = bdtrc(enough - 1, n, (1 + chance) / 2) >= 1 - level
     mean, deviation = _expected(answers, labels)
     if not found and (right >= enough or not tells or right > mean + 3 * deviation):
         return None
