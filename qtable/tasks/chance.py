@@ -84,7 +84,7 @@ def at_chance(answers: Labels, labels: Labels, level: float = 0.01) -> Chance | 
     )  # right answers: the fewest that chance does not explain
     right = int((answers == labels).sum())
     renumbered, numbering = max(((_held_out(answers, labels, find), find) for find in _NUMBERINGS), key=lambda x: x[0])
-    better = bdtrc(renumbered - 1, renumbered + right, 0.5) < level
+    better = bool(bdtrc(renumbered - 1, renumbered + right, 0.5) < level)
     found = renumbered >= enough and better and (right < enough or renumbered - right > (n - right) / 2)
     tells = bdtrc(enough - 1, n, (1 + chance) / 2) >= 1 - level
     mean, deviation = _expected(answers, labels)
