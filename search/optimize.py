@@ -62,6 +62,14 @@ class NothingFound(ValueError):
     """No candidate was scored on all photos."""
 
 
+Tell = Callable[[Sequence[str]], None]
+"""What takes sentences for people."""
+
+
+def quiet(sentences: Sequence[str]) -> None:
+    """Tells nobody."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What to do: the method (a key of METHODS), its budget in evaluations on `search`, number of tables, and seed.
@@ -106,6 +114,7 @@ def optimize(
     known: Path | None = None,
     through: Sequence[tuple[TaskSpec, DifferentiableTask]] = (),
     judges: Mapping[str, Task] | None = None,
+    tell: Tell = quiet,
 ) -> dict[str, Any]:
     """Run the main job in folder `out`, or continue it there; returns what summary.json holds.
 
@@ -113,7 +122,8 @@ def optimize(
     process. known: the folder of a run on the same photos and model, from which a new run takes the standard tables'
     scores and the statistics. through: the networks that tables, and with an effort files, are made for together;
     without any, tables are for the task alone. judges: by name, tasks that look at the tested files, too; nothing is
-    chosen by them.
+    chosen by them. tell: takes what is doubted of photos, labels and network, before the search begins; the summary has
+    it, too.
 
     Ctrl-C ends the search, and what was found by then is tested and written ("interrupted": true); a second Ctrl-C
     stops at once.
@@ -129,6 +139,8 @@ def optimize(
         on_search = [stack.enter_context(workforce.evaluator("search", photos)) for photos in parts]
         on_test = stack.enter_context(workforce.evaluator("test", images.test))
         archive = stack.enter_context(Archive(out / "archive.jsonl", _with_answers(header, on_search)))
+        doubts = on_search[-1].doubts()
+        tell(doubts)
         if not len(archive):
             _begin(out, archive, known)
         race, at_once = Racing(on_search, archive, task.metric), workforce.at_once
@@ -152,6 +164,7 @@ def optimize(
         except KeyboardInterrupt:
             interrupted = True
         summary, found = _tested(images, task, codec, plan, archive, on_test, interrupted, watch, tuple(judges or ()))
+        summary |= {"doubts": doubts}
         _write(out, summary, found)
         return summary
 

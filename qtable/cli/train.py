@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import distributed
 
 from qtable.cli.console import console, progress_watch
-from qtable.cli.opening import open_images, open_task
+from qtable.cli.opening import open_images, open_task, tell
 from qtable.cli.options import (
     AsJson,
     Count,
@@ -35,6 +35,7 @@ from qtable.cli.provenance import header_of
 from qtable.jpeg.codec import Codec
 from qtable.jpeg.proxies import PROXIES
 from qtable.jpeg.rounding import ROUNDINGS
+from qtable.measure.evaluate import Evaluator
 from qtable.measure.summary import percent
 from qtable.photos.pixels import MEMORY
 from qtable.photos.spec import PhotosSpec
@@ -116,6 +117,9 @@ def train_command(
         )
         out.mkdir(parents=True, exist_ok=True)
         header = header_of(images, model, task, codec)
+        if rank == 0:
+            with Evaluator(images.search, task) as clean:
+                tell(clean.doubts())
         setting = Setting(
             count=tables,
             rng=np.random.default_rng(seed),
