@@ -32,7 +32,6 @@ import numpy.typing as npt
 
 from qtable.codecs.base import Coder
 from qtable.compress.journal import Entry, Journal, Row, Summary
-from qtable.compress.metadata import Metadata, read_metadata, upright, with_metadata
 from qtable.compress.photo import MetadataPolicy, Recipe, Skip
 from qtable.compress.sources import (
     JOURNAL,
@@ -47,6 +46,7 @@ from qtable.compress.sources import (
 )
 from qtable.compress.worker import Job, Source, discard, read_tar, why_dropped, work
 from qtable.jpeg.codec import library_versions
+from qtable.photos.metadata import Metadata, read_metadata, upright, with_metadata
 from qtable.photos.opening import MAX_PIXELS
 from qtable.progress import Progress
 
