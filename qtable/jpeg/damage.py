@@ -52,39 +52,31 @@ def _check_scan(
 ) -> None:
     body = segment.body
     components, slots, (first, last, bits) = body[1:-3:2], body[2:-3:2], body[-3:]
-    kind = _kind(header, first, bits >> 4)
-    if (kind in (entropy.AC_FIRST, entropy.AC_REFINE) and len(components) != 1) or last > 63 or first > last:
-        raise JpegError(
-            f"a scan at byte {segment.at} of coefficients {first} to {last} of {len(components)} components"
-        )
-    factors = {c.id: c.horizontal * c.vertical if len(components) > 1 else 1 for c in header.components}
-    mcus = _mcus(header) if len(components) > 1 else _blocks(header, components[0])
-    looked_up, dc, ac = [np.zeros(65536, np.int32)], [], []
-    for component, slot in zip(components, slots, strict=True):
-        at = [len(looked_up), len(looked_up) + 1]
-        looked_up += [_lookup(tables.get((0, slot >> 4))), _lookup(tables.get((1, slot & 15)))]
-        dc += [at[0]] * factors[component]
-        ac += [at[1]] * factors[component]
-    blocks = np.array(dc, np.int64), np.array(ac, np.int64)
-    stacked, done = np.stack(looked_up), 0
+    if header.progressive and first and (len(components) != 1 or not first <= last <= 63):
+        raise JpegError(f"a scan at byte {segment.at} of {len(components)} components, coefficients {first} to {last}")
+    single = len(components) == 1
+    factors = {c.id: 1 if single else c.horizontal * c.vertical for c in header.components}
+    mcus = _blocks(header, components[0]) if single else _mcus(header)
+    coded = [_lookup(tables.get((kind, slot >> 4 if kind == 0 else slot & 15))) for slot in slots for kind in (0, 1)]
+    stacked = np.stack(coded)
+    dc = np.repeat(np.arange(0, len(coded), 2), [factors[component] for component in components])
+    done = 0
     for number, (marker, piece) in enumerate(_pieces(data, segment)):
         here = min(interval or mcus, mcus - done)
         if here <= 0 or (number and marker != (number - 1) % 8):
             raise JpegError(f"restart marker {number} of the scan at byte {segment.at} is not in its place")
-        found = entropy.walk(piece, kind, stacked, *blocks, here, first, last, nonzero[components[0]], done)
+        if not header.progressive:
+            found = entropy.sequential(piece, stacked, dc, dc + 1, here)
+        elif first == 0:
+            found = entropy.progressive_dc(piece, stacked, dc, here, bits > 15)
+        else:
+            seen = nonzero[components[0]][64 * done :]
+            found = entropy.progressive_ac(piece, stacked[1], here, first, last, bits > 15, seen)
         if found != entropy.WHOLE:
             raise JpegError(f"{_WORDS[found]} in the data of the scan at byte {segment.at}")
         done += here
     if done < mcus:
         raise JpegError(f"{_WORDS[entropy.SHORT]} in the data of the scan at byte {segment.at}")
-
-
-def _kind(header: Header, first: int, before: int) -> int:
-    if not header.progressive:
-        return entropy.SEQUENTIAL
-    if first == 0:
-        return entropy.DC_REFINE if before else entropy.DC_FIRST
-    return entropy.AC_REFINE if before else entropy.AC_FIRST
 
 
 def _pieces(data: bytes, segment: Segment) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:

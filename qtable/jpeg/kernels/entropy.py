@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from qtable.jpeg.kernels import compiled, inlined
 
-SEQUENTIAL, DC_FIRST, DC_REFINE, AC_FIRST, AC_REFINE = range(5)
-"""What a scan codes."""
 WHOLE, BAD_CODE, SHORT, LONG = range(4)
 """What there is to say of a segment: nothing; a code that no table has; too few bits; bytes too many."""
 
@@ -22,82 +20,105 @@ def _peek(data: npt.NDArray[np.uint8], at: int) -> int:
 
 
 @compiled
-def walk(
+def sequential(
     data: npt.NDArray[np.uint8],
-    kind: int,
     tables: npt.NDArray[np.int32],
     dc: npt.NDArray[np.int64],
     ac: npt.NDArray[np.int64],
     mcus: int,
-    first: int,
-    last: int,
-    nonzero: npt.NDArray[np.uint8],
-    block: int,
 ) -> int:
-    """Walk the MCUs between two restart markers; one of `WHOLE`, `BAD_CODE`, `SHORT`, `LONG`.
+    """Walk the MCUs of a sequential scan; one of `WHOLE`, `BAD_CODE`, `SHORT`, `LONG`, as of all functions here.
 
-    data: the segment without stuffing, and four bytes more. tables: [tables, 65536], by the next 16 bits: 256 * the
-    length of a code + its symbol, 0 if there is none. dc, ac: which table for each block of an MCU. first, last: along
-    the zigzag. nonzero: [64 * blocks] of the one component of an AC scan, changed in place. block: its first here.
+    data: what lies between two restart markers, without stuffing, and four bytes more. tables: int32 [tables, 65536],
+    by the next 16 bits: 256 * the length of a code + its symbol, 0 if there is none. dc, ac: which table for each block
+    of an MCU.
     """
-    end, at, run = 8 * (len(data) - 4), 0, 0
+    end, at = 8 * (len(data) - 4), 0
     for _ in range(mcus):
         for j in range(len(dc)):
-            if kind == DC_REFINE:
-                at += 1
-            if kind in (SEQUENTIAL, DC_FIRST):
+            k = 0
+            while k < 64:
+                entry = tables[ac[j] if k else dc[j], _peek(data, at)]
+                if entry == 0:
+                    return SHORT if at + 16 > end else BAD_CODE
+                zeros, size = (entry >> 4) & 15, entry & 15
+                at += (entry >> 8) + size
+                if at > end:
+                    return SHORT
+                if k and size == 0 and zeros < 15:
+                    break
+                k += 1 + (zeros if k else 0)
+    return LONG if end - at >= 8 else WHOLE
+
+
+@compiled
+def progressive_dc(
+    data: npt.NDArray[np.uint8], tables: npt.NDArray[np.int32], dc: npt.NDArray[np.int64], mcus: int, refines: bool
+) -> int:
+    """Walk the MCUs of a DC scan of a progressive file. refines: not the first one, which adds a bit to each block."""
+    end, at = 8 * (len(data) - 4), 0
+    if refines:
+        at = mcus * len(dc)
+    else:
+        for _ in range(mcus):
+            for j in range(len(dc)):
                 entry = tables[dc[j], _peek(data, at)]
                 if entry == 0:
                     return SHORT if at + 16 > end else BAD_CODE
                 at += (entry >> 8) + (entry & 15)
-            if at > end:
-                return SHORT
-            if kind in (DC_FIRST, DC_REFINE):
+                if at > end:
+                    return SHORT
+    return SHORT if at > end else LONG if end - at >= 8 else WHOLE
+
+
+@compiled
+def progressive_ac(
+    data: npt.NDArray[np.uint8],
+    table: npt.NDArray[np.int32],
+    blocks: int,
+    first: int,
+    last: int,
+    refines: bool,
+    nonzero: npt.NDArray[np.uint8],
+) -> int:
+    """Walk the blocks of an AC scan of a progressive file, coefficients `first` to `last` along the zigzag.
+
+    table: int32 [65536]. nonzero: uint8 [64 * blocks], which coefficients are not 0 so far; changed in place.
+    """
+    end, at, run = 8 * (len(data) - 4), 0, 0
+    for block in range(0, 64 * blocks, 64):
+        k = first
+        while run == 0 and k <= last:
+            entry = table[_peek(data, at)]
+            if entry == 0:
+                return SHORT if at + 16 > end else BAD_CODE
+            at += entry >> 8
+            zeros, size = (entry >> 4) & 15, entry & 15
+            if size == 0 and zeros < 15:
+                run = (1 << zeros) + (_peek(data, min(at, end)) >> (16 - zeros))
+                at += zeros
                 continue
-            k, top = (1, 63) if kind == SEQUENTIAL else (first, last)
-            if run == 0:
-                while k <= top:
-                    entry = tables[ac[j], _peek(data, at)]
-                    if entry == 0:
-                        return SHORT if at + 16 > end else BAD_CODE
-                    at += entry >> 8
-                    zeros, size = (entry >> 4) & 15, entry & 15
-                    if size == 0 and zeros < 15:
-                        if kind != SEQUENTIAL:
-                            run = 1 << zeros
-                            if zeros:
-                                run += _peek(data, min(at, end)) >> (16 - zeros)
-                                at += zeros
-                        break
-                    if kind == AC_REFINE:
-                        if size > 1:
-                            return BAD_CODE
-                        at += size
-                        while k <= top:
-                            if nonzero[64 * block + k]:
-                                at += 1
-                            else:
-                                zeros -= 1
-                                if zeros < 0:
-                                    break
-                            k += 1
-                        if size and k <= top:
-                            nonzero[64 * block + k] = 1
+            if refines and size > 1:
+                return BAD_CODE
+            at += size
+            if refines:
+                while k <= last and (nonzero[block + k] or zeros):
+                    if nonzero[block + k]:
+                        at += 1
                     else:
-                        at += size
-                        k += zeros
-                        if size and kind == AC_FIRST and k <= 63:
-                            nonzero[64 * block + k] = 1
-                    if at > end:
-                        return SHORT
+                        zeros -= 1
                     k += 1
-            if run > 0:
-                if kind == AC_REFINE:
-                    while k <= top:
-                        at += nonzero[64 * block + k]
-                        k += 1
-                run -= 1
+            else:
+                k += zeros
+            if size and k <= (last if refines else 63):
+                nonzero[block + k] = 1
             if at > end:
                 return SHORT
-            block += 1
+            k += 1
+        if run:
+            if refines:
+                at += int(nonzero[block + k : block + last + 1].sum())
+            run -= 1
+        if at > end:
+            return SHORT
     return LONG if end - at >= 8 else WHOLE
