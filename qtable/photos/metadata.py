@@ -100,7 +100,7 @@ def _profile(chunks: Sequence[bytes]) -> tuple[bytes, str | None]:
     if len(profile) == int.from_bytes(profile[:4], "big") and profile[36:40] == b"acsp":
         return profile, None
     said = " and ".join(map(str, sorted(counts))) or "nothing"
-    return b"", f"without its ICC profile: it is not whole (chunks numbered {numbers}, of {said})"
+    return b"", f"without its ICC profile: it is not whole (chunks numbered {numbers!s:.40}, of {said:.20})"
 
 
 def read_segments(jpeg: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -27,11 +27,9 @@ from qtable.photos.metadata import (
     read_segments,
     upright,
 )
-from qtable.photos.samples import PhotoError, rgb
+from qtable.photos.samples import FORMATS, PhotoError, rgb, why_unknown
 
 EXTENSIONS: Final = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"])
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
-"""What a photo file may be, whatever its name says; for others Pillow would start programs (EPS: Ghostscript)."""
 MAX_PIXELS: Final = 178_956_970
 """Photos with more are skipped unread: a small file can claim any number. Pillow itself stops here, too."""
 MAX_FILE_BYTES: Final = 1 << 30
@@ -156,7 +154,8 @@ def _read_other(data: bytes, max_pixels: int) -> Photo:
             with pillow():
                 metadata = pillow_metadata(image)
     except UnidentifiedImageError:
-        raise PhotoError(f"unreadable: not a photo ({', '.join(FORMATS)})") from None
+        with pillow():
+            raise why_unknown(data) from None
     except (PhotoError, MemoryError):
         raise
     except Exception as error:  # Pillow's plugins raise whatever they like on damaged files

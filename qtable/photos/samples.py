@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from typing import Final, NamedTuple
 
@@ -11,6 +12,8 @@ from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
 from qtable.jpeg.codec import RGB
 
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
+"""What a photo file may be, whatever its name says; for others Pillow would start programs (EPS: Ghostscript)."""
 _MODES: Final = frozenset(["1", "L", "P", "RGB", "RGBX", "YCbCr", "LA", "PA", "RGBA"])
 _KINDS: Final = {1: "uint", 2: "int", 3: "float", 4: "uint", 5: "complex int", 6: "complex float"}
 """TIFF 6.0, SampleFormat; 4, undefined, is to be read as unsigned."""
@@ -37,10 +40,8 @@ class Samples(NamedTuple):
 def stated(image: ImageFile.ImageFile) -> Samples:
     """Of a picture that was opened and not loaded."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        bits = int(max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,))))
-        kind = _KINDS.get(max(image.tag_v2.get(ExifTags.Base.SampleFormat, (1,))), "unknown")
-        falling = image.tag_v2.get(ExifTags.Base.PhotometricInterpretation, 0) == 0 and image.mode.startswith("I;")
-        return Samples(kind, bits, (1 << bits) - 1, falling)
+        samples = _of_tags(image.tag_v2)
+        return samples._replace(falling=samples.falling and image.mode.startswith("I;"))
     if image.mode == "F":
         return Samples("float", 32, 1)
     codings = [tile.args for tile in image.tile]
@@ -49,6 +50,38 @@ def stated(image: ImageFile.ImageFile) -> Samples:
         return Samples("uint", max(8, white.bit_length()), white)
     deep = any(re.search(r";16B?$", coding) for coding in codings if isinstance(coding, str))
     return Samples("uint", 16, _FULL) if deep else Samples("uint", 8, 255)
+
+
+def _of_tags(tags: TiffImagePlugin.ImageFileDirectory_v2) -> Samples:
+    bits = int(max(tags.get(ExifTags.Base.BitsPerSample, (1,))))
+    kind = _KINDS.get(max(tags.get(ExifTags.Base.SampleFormat, (1,))), "unknown")
+    return Samples(kind, bits, (1 << min(bits, 64)) - 1, tags.get(ExifTags.Base.PhotometricInterpretation, 0) == 0)
+
+
+def check_type(samples: Samples) -> None:
+    """PhotoError for types that have no stated white, or more bits than are read."""
+    if samples.kind != "uint" or samples.bits > 16:
+        raise PhotoError(f"sample type {samples.kind}{samples.bits} is not read; allowed are uint1 to uint16")
+
+
+def why_unknown(data: bytes) -> PhotoError:
+    """What to say of a file that Pillow does not open: a TIFF is named by its samples."""
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        try:
+            tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+            file = io.BytesIO(data)
+            file.seek(tags.next)
+            tags.load(file)
+            samples, channels = _of_tags(tags), int(tags.get(ExifTags.Base.SamplesPerPixel, 1))
+            check_type(samples)
+            what = f"{channels} channel{'s' * (channels != 1)} of {samples.kind}{samples.bits}"
+            photometric = tags.get(ExifTags.Base.PhotometricInterpretation)
+            return PhotoError(f"unreadable: a TIFF file of {what}, PhotometricInterpretation {photometric!s:.20}")
+        except PhotoError as error:
+            return error
+        except Exception:  # Pillow raises whatever it likes on damaged files
+            return PhotoError("unreadable: a damaged TIFF file")
+    return PhotoError(f"unreadable: not a photo ({', '.join(FORMATS)})")
 
 
 def rgb(image: ImageFile.ImageFile) -> tuple[RGB, str | None]:
@@ -62,8 +95,7 @@ def rgb(image: ImageFile.ImageFile) -> tuple[RGB, str | None]:
     as Pillow's `convert` makes it; transparency, CMYK and LAB are refused.
     """
     samples = stated(image)
-    if samples.kind != "uint" or samples.bits > 16:
-        raise PhotoError(f"sample type {samples.kind}{samples.bits} is not read; allowed are uint1 to uint16")
+    check_type(samples)
     grey = image.mode == "I" or image.mode.startswith("I;")
     if not grey and image.mode not in _MODES:
         raise PhotoError(f"colour mode {image.mode}")
