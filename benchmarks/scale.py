@@ -1,7 +1,7 @@
 """What does `qtable optimize` need for many photos? `python -m benchmarks.scale --photos 1000 10000 50000`.
 
-Photos are cut out of the shared ones at random places, every other one mirrored, and written as JPEG files of quality 92
-(runs/scale/NUMBER-LAYOUT, kept): in a flat folder or in tar shards of 1,000. `qtable optimize --budget 34 --metric
+Photos are cut out of the shared ones at random places, every other one mirrored, and written as JPEG files of quality
+92 (runs/scale/NUMBER-LAYOUT, kept): in a flat folder or in tar shards of 1,000. `qtable optimize --budget 34 --metric
 agreement` looks at them with a small network (MobileNetV1-0.25/128); its peak of memory is set against that of a
 process which opens the same network and looks at one batch. results/scale/scale.json gets a row for each run.
 """

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Final
 
 from qtable.codecs.base import Coder
 from qtable.compress.journal import Entry, Journal, Row, Summary
-from qtable.compress.metadata import Metadata, read_metadata, upright, with_metadata
 from qtable.compress.photo import MetadataPolicy, Recipe, Skip
 from qtable.compress.sources import (
     EVERYTHING,
@@ -44,6 +43,7 @@ from qtable.compress.sources import (
 from qtable.compress.trial import Sample, sample
 from qtable.compress.worker import Job, discard, follow, work
 from qtable.jpeg.codec import library_versions
+from qtable.photos.metadata import Metadata, read_metadata, upright, with_metadata
 from qtable.photos.opening import MAX_PIXELS
 from qtable.progress import Progress
 

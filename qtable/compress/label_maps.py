@@ -15,7 +15,7 @@ from typing import Final, Literal
 import numpy as np
 from PIL import Image
 
-from qtable.compress.metadata import pillow
+from qtable.photos.metadata import pillow
 
 Evidence = Literal["name", "partner", "none", "photo"]
 """What is known of a file before it is read: its path has a label map's word; a lossy photo has its name but for the

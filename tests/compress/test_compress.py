@@ -11,12 +11,10 @@ import multiprocessing
 import os
 import re
 import signal
-import struct
 import subprocess
 import sys
 import tarfile
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -237,17 +235,6 @@ def test_opaque_pictures_of_every_mode_are_kept(mode: str) -> None:
     assert made == CODEC.encode(np.asarray(image.convert("RGB")), TABLES)
 
 
-def deep_png() -> bytes:
-    """A colour PNG of 16 bits a sample, which Pillow cannot write (PNG specification, 11.2)."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    header = struct.pack(">IIBBBBB", 4, 2, 16, 2, 0, 0, 0)
-    data = zlib.compress((b"\0" + bytes(range(24))) * 2)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-
-
 def two_pictures(kind: str) -> bytes:
     return encoded(noise(0), kind, save_all=True, append_images=[noise(1)])
 
@@ -262,7 +249,7 @@ def transparent(mode: str) -> bytes:
     ("make", "reason"),
     [
         (lambda: b"", "empty file"),
-        (lambda: b"no photo", "unreadable: UnidentifiedImageError: cannot identify image file"),
+        (lambda: b"no photo", "unreadable: not a photo (JPEG, PNG, WEBP, BMP, TIFF, PPM, GIF)"),
         (lambda: encoded(noise(0), "JPEG")[:-20], "unreadable: a truncated JPEG file"),
         (lambda: encoded(noise(0), "JPEG")[:30], "unreadable: segment 0xdb at byte 21 has length 67"),
         (lambda: encoded(noise(0), "PNG")[:400], "unreadable: "),
@@ -274,18 +261,15 @@ def transparent(mode: str) -> bytes:
         (lambda: transparent("LA"), "transparency"),
         (lambda: encoded(noise(0).quantize(8), "PNG", transparency=0), "transparency"),
         (lambda: encoded(noise(0), "PNG", transparency=noise(0).getpixel((0, 0))), "transparency"),
-        (lambda: encoded(Image.new("I;16", (8, 8)), "PNG"), "more than 8 bits a sample"),
-        (lambda: encoded(Image.new("F", (8, 8)), "TIFF"), "more than 8 bits a sample"),
-        (deep_png, "more than 8 bits a sample"),
-        (lambda: b"P6\n2 2\n65535\n" + bytes(24), "more than 8 bits a sample"),
-        (lambda: b"P5\n2 2\n65535\n" + bytes(8), "more than 8 bits a sample"),
+        (lambda: encoded(Image.new("F", (8, 8)), "TIFF"), "sample type float32 is not read"),
+        (lambda: encoded(Image.new("I", (8, 8)), "TIFF"), "sample type int32 is not read"),
         (lambda: two_pictures("PNG"), "several pictures"),
         (lambda: two_pictures("WEBP"), "several pictures"),
         (lambda: two_pictures("TIFF"), "several pictures"),
         (lambda: two_pictures("GIF"), "several pictures"),
         (lambda: two_pictures("MPO"), "several pictures"),
         (lambda: encoded(Image.new("1", (65501, 1)), "PNG"), "too large: 65501 x 1 pixels"),
-        (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unreadable: UnidentifiedImageError"),
+        (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unreadable: not a photo"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_kept_faithfully_is_skipped_with_its_reason(make: Callable[[], bytes], reason: str) -> None:
