@@ -10,6 +10,7 @@ import io
 import multiprocessing
 import os
 import pickle
+import re
 import secrets
 import subprocess
 import sys
@@ -194,7 +195,7 @@ def test_what_is_not_there(empty: Store) -> None:
         empty.file("folder")
 
 
-@pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x", ".."])
+@pytest.mark.parametrize("name", ["", "/none/x", "../x", "a/../../x", ".."])
 def test_names_lead_nowhere_else(empty: Store, name: str) -> None:
     for call in (empty.read, empty.open, empty.file, empty.remove):
         with pytest.raises(ValueError, match="is no path below a folder"):
@@ -233,6 +234,21 @@ def test_more_files_than_a_page_of_a_listing(s3: str) -> None:
 
 def read_x(folder: Store) -> tuple[int, bytes]:
     return os.getpid(), folder.read("x")
+
+
+def write_y(folder: Store) -> None:
+    folder.write("b/y", b"new")
+
+
+@pytest.mark.parametrize("empty", ["folder", "s3"], indirect=True)
+def test_what_another_process_writes_is_seen(empty: Store) -> None:
+    empty.write("b/x", b"1")
+    assert [file.name for file in empty.files()] == ["b/x"]
+    assert not empty.exists("b/y")
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as forked:
+        forked.submit(write_y, empty).result()
+    assert [file.name for file in empty.files()] == ["b/x", "b/y"]
+    assert empty.exists("b/y")
 
 
 def test_threads_and_forked_processes_open_their_own_connections(empty: Store) -> None:
@@ -307,15 +323,34 @@ def test_a_server_that_does_not_answer(s3: str, monkeypatch: pytest.MonkeyPatch)
 # ---- web servers -------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def web_server(folder: Path) -> Iterator[str]:
+class Quiet(http.server.SimpleHTTPRequestHandler):
     """Python's own, which lists folders and serves no ranges."""
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
+    def log_message(self, *_: object) -> None:
+        pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+
+class Ranged(Quiet):
+    """Serves ranges of files, as most web servers do; some of its files are secret."""
+
+    def do_GET(self) -> None:
+        if "secret" in self.path:
+            return self.send_error(403)
+        if (asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))) is None:
+            return super().do_GET()
+        data = Path(self.translate_path(self.path)).read_bytes()
+        part = data[int(asked[1]) : int(asked[2]) + 1]
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("Content-Range", f"bytes {asked[1]}-{int(asked[1]) + len(part) - 1}/{len(data)}")
+        self.end_headers()
+        self.wfile.write(part)
+        return None
+
+
+@contextlib.contextmanager
+def web_server(folder: Path, kind: type[Quiet]) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(kind, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -331,7 +366,7 @@ def test_folders_of_a_web_server(tmp_path: Path) -> None:
     here = store(tmp_path / "a")
     for name in NAMES:
         here.write(name, name.encode() * 10)
-    with web_server(tmp_path) as address:
+    with web_server(tmp_path, Quiet) as address:
         there = store(f"{address}/a")
         assert [(file.name, file.size) for file in there.files()] == [(f.name, f.size) for f in here.files()]
         assert all(file.version for file in there.files())
@@ -345,6 +380,22 @@ def test_folders_of_a_web_server(tmp_path: Path) -> None:
             there.write("x", b"")
         with pytest.raises(StorageError, match="for reading"), there.create("x"):
             pass
+
+
+def test_ranges_of_a_web_server(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed: this test reads http://")
+    data = secrets.token_bytes(READ_AHEAD + 1000)
+    for name in ("x", "secret"):
+        (tmp_path / name).write_bytes(data)
+    with web_server(tmp_path, Ranged) as address:
+        folder = store(address)
+        assert folder.read_range("x", 20, 5) == data[20:25]
+        assert folder.read_range("x", len(data) - 2, 100) == data[-2:]
+        with folder.open("x") as file:
+            file.seek(-READ_AHEAD, io.SEEK_END)
+            assert file.read() == data[-READ_AHEAD:]
+        with pytest.raises(StorageError, match=rf"^{address}/secret: ClientResponseError: 403, message='Forbidden'"):
+            folder.read("secret")
 
 
 def test_local_storage_loads_no_fsspec(tmp_path: Path) -> None:
