@@ -173,6 +173,16 @@ def test_what_a_killed_process_began_can_be_cleaned(s3: str, tmp_path: Path) -> 
         assert folder.read("killed.tar") == b"whole"
 
 
+def test_a_file_that_is_replaced_while_it_is_read_is_no_mixture(empty: Store) -> None:
+    empty.write("x", b"1" * (READ_AHEAD + 10))
+    with empty.open("x") as file:
+        file.read(5)
+        empty.write("x", b"2" * (READ_AHEAD + 10))
+        with contextlib.suppress(StorageError):
+            assert file.read() == b"1" * (READ_AHEAD + 5)
+            assert not str(empty).startswith("s3:")
+
+
 def test_removing(empty: Store) -> None:
     empty.write("b/x", b"1")
     empty.write("y", b"1")
