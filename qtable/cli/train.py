@@ -36,6 +36,8 @@ from qtable.jpeg.proxies import PROXIES
 from qtable.jpeg.rounding import ROUNDINGS
 from qtable.measure.evaluate import Evaluator
 from qtable.measure.summary import percent
+from qtable.photos.sets import ImageSet
+from qtable.tasks.base import DifferentiableTask
 from qtable.tasks.opening import TaskSpec
 from qtable.train.recipe import Learn, Loss, Recipe
 from search.joint import Family, learn
@@ -108,11 +110,8 @@ def train_command(
     )  # fmt: skip
     with process_group(device) as rank, progress_watch(visible=rank == 0) as watch:
         task, images = open_task(TaskSpec(model, metric, device)), open_images(data, resize, limit, watch)
-        out.mkdir(parents=True, exist_ok=True)
+        _begin(out, rank, images, task)
         header = header_of(images, model, task, codec)
-        if rank == 0:
-            with Evaluator(images.search, task) as clean:
-                tell(clean.doubts())
         setting = Setting(
             count=tables,
             rng=np.random.default_rng(seed),
@@ -144,6 +143,14 @@ def process_group(device: str) -> Iterator[int]:
     finally:
         console.quiet = False
         distributed.destroy_process_group()
+
+
+def _begin(out: Path, rank: int, images: ImageSet, task: DifferentiableTask) -> None:
+    """Make the folder; the first process says what is doubted."""
+    out.mkdir(parents=True, exist_ok=True)
+    if rank == 0:
+        with Evaluator(images.search, task) as clean:
+            tell(clean.doubts())
 
 
 def _show(summary: dict[str, Any], out: Path, recipe: Recipe) -> None:
