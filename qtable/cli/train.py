@@ -38,7 +38,9 @@ from qtable.jpeg.rounding import ROUNDINGS
 from qtable.measure.evaluate import Evaluator
 from qtable.measure.summary import percent
 from qtable.photos.pixels import MEMORY
+from qtable.photos.sets import ImageSet
 from qtable.photos.spec import PhotosSpec
+from qtable.tasks.base import DifferentiableTask
 from qtable.tasks.opening import TaskSpec
 from qtable.train.recipe import Learn, Loss, Recipe
 from search.joint import Family, learn
@@ -111,15 +113,10 @@ def train_command(
         settle=settle, rate=rate, rounding=rounding, every=every, patience=patience, crop=crop, flip=flip, seed=seed,
     )  # fmt: skip
     with process_group(device) as rank, progress_watch(visible=rank == 0) as watch:
-        task, images = (
-            open_task(TaskSpec(model, metric, device)),
-            open_images(PhotosSpec(data, resize, limit, memory), watch),
-        )
-        out.mkdir(parents=True, exist_ok=True)
+        task = open_task(TaskSpec(model, metric, device))
+        images = open_images(PhotosSpec(data, resize, limit, memory), watch)
+        _begin(out, rank, images, task)
         header = header_of(images, model, task, codec)
-        if rank == 0:
-            with Evaluator(images.search, task) as clean:
-                tell(clean.doubts())
         setting = Setting(
             count=tables,
             rng=np.random.default_rng(seed),
@@ -151,6 +148,14 @@ def process_group(device: str) -> Iterator[int]:
     finally:
         console.quiet = False
         distributed.destroy_process_group()
+
+
+def _begin(out: Path, rank: int, images: ImageSet, task: DifferentiableTask) -> None:
+    """Make the folder; the first process says what is doubted."""
+    out.mkdir(parents=True, exist_ok=True)
+    if rank == 0:
+        with Evaluator(images.search, task) as clean:
+            tell(clean.doubts())
 
 
 def _show(summary: dict[str, Any], out: Path, recipe: Recipe) -> None:

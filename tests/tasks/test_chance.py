@@ -6,8 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy.stats import norm
+from torch import nn
 
 from qtable.tasks.chance import _expected, _one_to_one, at_chance
+from qtable.tasks.classification import Classifier, ClassTargets
+from qtable.tasks.several import Several
 
 Labels = npt.NDArray[np.int64]
 
@@ -154,3 +157,15 @@ def test_one_photo_of_each_class_is_enough_for_a_shift() -> None:
     assert chance.found
     assert chance.pairs[:2] == ((0, 1), (4, 5))
     assert chance.renumbered == (answers == labels + 1).mean()
+
+
+def test_several_tasks_doubt_what_the_scored_one_does() -> None:
+    answers, labels = drawn(300, 10, 0.8)
+    scored, other = Classifier(nn.Identity()), Classifier(nn.Identity(), "agreement")
+    batches = [ClassTargets(labels[at], answers[at] + 1) for at in (slice(0, 100), slice(100, 300))]
+    chance = at_chance(answers + 1, labels)
+    assert chance is not None
+    assert scored.doubts(batches) == chance.sentences()
+    assert other.doubts(batches) == []
+    assert Several([scored, other]).doubts([(own, own) for own in batches]) == chance.sentences()
+    assert Several([other, scored]).doubts([(own, own) for own in batches]) == []
