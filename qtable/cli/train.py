@@ -40,6 +40,7 @@ from qtable.measure.summary import percent
 from qtable.photos.pixels import MEMORY
 from qtable.photos.sets import ImageSet
 from qtable.photos.spec import PhotosSpec
+from qtable.progress import Watch
 from qtable.tasks.base import DifferentiableTask
 from qtable.tasks.opening import TaskSpec
 from qtable.train.recipe import Learn, Loss, Recipe
@@ -114,8 +115,8 @@ def train_command(
     )  # fmt: skip
     with process_group(device) as rank, progress_watch(visible=rank == 0) as watch:
         task = open_task(TaskSpec(model, metric, device))
-        images = open_images(PhotosSpec(data, resize, limit, memory), watch)
-        _begin(out, rank, images, task)
+        images = _opened(PhotosSpec(data, resize, limit, memory), task, rank, watch)
+        out.mkdir(parents=True, exist_ok=True)
         header = header_of(images, model, task, codec)
         setting = Setting(
             count=tables,
@@ -128,10 +129,8 @@ def train_command(
             progress=lambda done, total: watch("sensitivity on fit", done, total, ""),
         )
         summary = learn(images, setting, family, recipe, out, header, watch)
-    if rank == 0 and as_json:
-        print(json.dumps(summary))
-    elif rank == 0:
-        _show(summary, out, recipe)
+    if rank == 0:
+        print(json.dumps(summary)) if as_json else _show(summary, out, recipe)
 
 
 @contextmanager
@@ -150,12 +149,13 @@ def process_group(device: str) -> Iterator[int]:
         distributed.destroy_process_group()
 
 
-def _begin(out: Path, rank: int, images: ImageSet, task: DifferentiableTask) -> None:
-    """Make the folder; the first process says what is doubted."""
-    out.mkdir(parents=True, exist_ok=True)
+def _opened(photos: PhotosSpec, task: DifferentiableTask, rank: int, watch: Watch) -> ImageSet:
+    """The photos; the first process says what is doubted of them."""
+    images = open_images(photos, watch)
     if rank == 0:
         with Evaluator(images.search, task) as clean:
             tell(clean.doubts())
+    return images
 
 
 def _show(summary: dict[str, Any], out: Path, recipe: Recipe) -> None:
