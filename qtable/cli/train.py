@@ -19,6 +19,7 @@ from qtable.cli.console import console, progress_watch
 from qtable.cli.opening import open_images, open_task
 from qtable.cli.options import (
     AsJson,
+    Classes,
     Count,
     Data,
     Device,
@@ -69,6 +70,7 @@ TrainMetric = Annotated[str, typer.Option(help="What counts: top-1, top-5, or ag
 
 def train_command(
     data: Data = None,
+    classes: Classes = None,
     model: Model = None,
     points: Points = 5,
     start: Start = "closed-form",
@@ -112,7 +114,7 @@ def train_command(
     with process_group(device) as rank, progress_watch(visible=rank == 0) as watch:
         task, images = (
             open_task(TaskSpec(model, metric, device)),
-            open_images(PhotosSpec(data, resize, limit, memory), watch),
+            open_images(PhotosSpec(data, resize, limit, memory, classes), watch),
         )
         out.mkdir(parents=True, exist_ok=True)
         header = header_of(images, model, task, codec)
