@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from qtable.cli.memory import keep_freed_memory
 from qtable.text import printable
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
@@ -130,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+    keep_freed_memory()
     try:
         try:
             app(args=None if arguments is None else list(arguments), prog_name="qtable")

@@ -153,7 +153,7 @@ def _estimate(source: Path, recipe: Recipe, count: int, seed: int, as_json: bool
         raise ValueError(
             f"{source}: nothing to estimate from; of the sample were skipped {_reasons(drawn.skipped) or 0}"
         )
-    draws = resamples(len(drawn.before), RESAMPLES, rng)
+    draws = np.array(list(resamples(len(drawn.before), RESAMPLES, rng)))
     change = float(drawn.after.sum() / drawn.before.sum() - 1)
     low, high = interval(drawn.after[draws].sum(axis=1) / drawn.before[draws].sum(axis=1) - 1)
     result: dict[str, Any] = {

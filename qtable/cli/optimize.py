@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -121,7 +122,7 @@ def optimize_command(
         if subsampling == "auto":
             summary = optimize_sampling(images, task, entropy, plan, out, header, watch)
         else:
-            job = Job(photos, spec)
+            job = Job(replace(photos, memory=memory // (workers or 1)), spec)
             with _workforce(cluster, workers, job, images, task, codec) as workforce:
                 summary = optimize(
                     images, task, codec, plan, out, header, watch, workforce, through=through, judges=judges

@@ -63,10 +63,20 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     covered = 0
     for _ in range(300):
         sample = rng.random(100) < 0.3
-        low, high = interval(sample[resamples(100, 400, rng)].mean(axis=1))
+        low, high = interval(sample[np.array(list(resamples(100, 400, rng)))].mean(axis=1))
         covered += low <= 0.3 <= high
     assert 0.90 <= covered / 300 <= 0.98
 
 
 def test_interval_of_nothing_is_nan() -> None:
     assert np.isnan(interval([np.nan, np.nan, 1.0])).all()
+
+
+@pytest.mark.parametrize("photos", [1, 7, 840])
+def test_resamples_are_those_that_numpy_draws_at_once(photos: int) -> None:
+    rng, other = np.random.default_rng(3), np.random.default_rng(3)
+    drawn = resamples(photos, 21, rng)
+    at_once = other.integers(0, photos, size=(21, photos))
+    assert np.array_equal(np.array(list(drawn)), at_once)
+    assert np.array_equal(np.array(list(drawn)), at_once)  # as often as one likes
+    assert rng.random() == other.random()
