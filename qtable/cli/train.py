@@ -112,22 +112,15 @@ def train_command(
         settle=settle, rate=rate, rounding=rounding, every=every, patience=patience, crop=crop, flip=flip, seed=seed,
     )  # fmt: skip
     with process_group(device) as rank, progress_watch(visible=rank == 0) as watch:
-        task, images = (
-            open_task(TaskSpec(model, metric, device)),
-            open_images(PhotosSpec(data, resize, limit, memory, classes), watch),
-        )
+        task = open_task(TaskSpec(model, metric, device))
+        images = open_images(PhotosSpec(data, resize, limit, memory, classes), watch)
         out.mkdir(parents=True, exist_ok=True)
         header = header_of(images, model, task, codec)
+        statistics = out / f"statistics{rank or ''}.npz"
         setting = Setting(
-            count=tables,
-            rng=np.random.default_rng(seed),
-            fit=images.fit,
-            task=task,
-            codec=codec,
-            statistics=out / f"statistics{rank or ''}.npz",
-            start=start,
-            progress=lambda done, total: watch("sensitivity on fit", done, total, ""),
-        )
+            count=tables, rng=np.random.default_rng(seed), fit=images.fit, task=task, codec=codec, start=start,
+            statistics=statistics, progress=lambda done, total: watch("sensitivity on fit", done, total, ""),
+        )  # fmt: skip
         summary = learn(images, setting, family, recipe, out, header, watch)
     if rank == 0 and as_json:
         print(json.dumps(summary))
