@@ -178,7 +178,7 @@ def _by_list(
     for word, i in first.items():
         index = known[word]
         if index is None:
-            why = "stands for two classes of" if word in classes.words else "is none of the"
+            why = "stands for two of the" if word in classes.words else "is none of the"
             raise DataError(f"{source}: {tell(i)}, which {why} {len(classes.names)} in {classes.path}")
         if index >= len(classes.names):
             raise DataError(f"{source}: {tell(i)}; {classes.path} has the classes 0 to {len(classes.names) - 1}")
