@@ -107,7 +107,7 @@ def test_a_flat_folder_has_photos_without_labels(tmp_path: Path) -> None:
     said = f"{root}: a folder of 24 photos without labels", f"{root}: 1 file of other kinds (.txt) left aside"
     assert images.said == said
     (tmp_path / "classes.txt").write_text("a\nb\n")
-    with pytest.raises(DataError, match="there is nothing for .* to number"):
+    with pytest.raises(DataError, match=r"there is nothing for .* to number"):
         ImageSet.open(root, classes=tmp_path / "classes.txt")
 
 
