@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,12 @@ from qtable.photos.files import DataError
 
 MODES: Final = ("RGB", "L", "P", "CMYK", "1", "YCbCr")
 """Of Pillow images: those that `convert("RGB")` makes photos of without a guess."""
+
+
+class Indexed(Protocol):
+    """What gives items by number, as `torch.utils.data.Dataset` does."""
+
+    def __getitem__(self, index: Any, /) -> Any: ...
 
 
 class Items:
@@ -58,7 +64,7 @@ class GivenFile:
         return _ppm(self.name, self.items[self.i][0])
 
 
-def given(photos: Iterable[Any], annotations: Iterable[Any] | None) -> Iterator[tuple[GivenFile, bytes, Any]]:
+def given(photos: Iterable[Any] | Indexed, annotations: Iterable[Any] | None) -> Iterator[tuple[GivenFile, bytes, Any]]:
     """Each photo, its bytes and its annotation.
 
     DataError if both the pairs and `annotations` have one, if their numbers differ, and for images that are no photos.

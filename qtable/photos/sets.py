@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from qtable.jpeg.codec import RGB
 from qtable.photos.files import DataError, File, Listing
-from qtable.photos.given import given
+from qtable.photos.given import Indexed, given
 from qtable.photos.labels import ClassList
 from qtable.photos.opening import open_photo
 from qtable.photos.pixels import MEMORY, Cache, Known, Pixels, digests_of, sizes_of
@@ -168,7 +168,7 @@ class ImageSet:
     @classmethod
     def of(
         cls,
-        photos: Iterable[Any],
+        photos: Iterable[Any] | Indexed,
         annotations: Iterable[Any] | None = None,
         classes: Sequence[str] = (),
         resize: int | None = None,

@@ -7,6 +7,8 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Final
 
 import numpy as np
 import pytest
@@ -43,7 +45,7 @@ def shard(path: Path) -> Path:
     return tar(path, samples([0, 1]))
 
 
-LAYOUTS = {
+LAYOUTS: Final[dict[str, tuple[Callable[[Path], Path], ModuleType]]] = {
     "class folders": (lambda folder: class_folders(folder / "d", "a", "b"), folders),
     "flat folder": (lambda folder: flat(folder / "d"), folders),
     "CSV": (lambda folder: text(folder / "l.csv", "path,label\na.png,0\nb.png,1\n"), lists),
@@ -101,7 +103,7 @@ def yolo(folder: Path) -> Path:
     return folder / "d"
 
 
-FOREIGN = {
+FOREIGN: Final[dict[str, tuple[Callable[[Path], Path], str]]] = {
     "COCO": (lambda folder: coco(folder / "instances.json"), "COCO"),
     "COCO under another name": (lambda folder: coco(folder / "instances"), "COCO"),
     "other JSON": (lambda folder: text(folder / "a.json", '[{"path": "a.png", "label": 0}]'), "JSON"),
@@ -114,7 +116,7 @@ FOREIGN = {
     "RecordIO": (lambda folder: text(folder / "train.rec", "x"), "MXNet RecordIO"),
     "LMDB": (folder_with(lambda p: text(p, "x"), "data.mdb"), "LMDB"),
     "spreadsheet": (lambda folder: text(folder / "a.xlsx", "x"), "a spreadsheet"),
-    "one photo": (lambda folder: (folder / "a.png").write_bytes(photo(0)) and folder / "a.png", "one photo"),
+    "one photo": (lambda folder: flat(folder / "d") / "00.png", "one photo"),
     "YOLO": (yolo, "a YOLO data set"),
     "VOC": (lambda folder: class_folders(folder / "d", "Annotations", "JPEGImages"), "Pascal VOC"),
     "COCO folder": (lambda folder: class_folders(folder / "d", "annotations", "train2017", "val2017"), "COCO"),
