@@ -41,7 +41,7 @@ from qtable.measure.archive import Archive, ArchiveError, Record
 from qtable.measure.evaluate import Score
 from qtable.measure.sensitivity import Sensitivity
 from qtable.photos.files import DataError
-from qtable.photos.readers import list_csv
+from qtable.photos.readers.lists import list_csv
 from qtable.tasks.base import Outcomes
 from qtable.tasks.classification import METRICS, ClassOutcomes
 from qtable.tasks.several import SideBySide
@@ -440,7 +440,7 @@ def test_many_columns_and_rows_in_a_csv_file_do_not_multiply(tmp_path: Path) -> 
     with watchdog() as restart:
         restart()
         listed = list_csv(tmp_path / "labels.csv")
-    assert len(listed.photos) == 50_001
+    assert len(listed.photos) == 2
 
 
 def test_a_csv_file_with_other_columns_is_described_in_a_short_line(tmp_path: Path) -> None:

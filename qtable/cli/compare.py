@@ -15,6 +15,7 @@ from qtable.cli.opening import Metric, open_images, open_task, tell
 from qtable.cli.options import (
     AsJson,
     Budget,
+    Classes,
     Count,
     Data,
     Device,
@@ -43,6 +44,7 @@ Thin = Annotated[int, typer.Option(help="Use every THIN-th photo of each split."
 def compare_command(
     methods: Methods,
     data: Data = None,
+    classes: Classes = None,
     model: Model = None,
     budget: Budget = 100,
     seeds: Seeds = 3,
@@ -65,7 +67,7 @@ def compare_command(
     codec = Codec(subsampling, entropy)
     task = open_task(TaskSpec(model, metric, device))
     with progress_watch() as watch:
-        images = open_images(PhotosSpec(data, resize, limit, memory), watch).thinned(thin)
+        images = open_images(PhotosSpec(data, resize, limit, memory, classes), watch).thinned(thin)
         header = header_of(images, model, task, codec)
         result = compare(images, task, codec, plans, range(seeds), out, header, watch, tell)
     if as_json:

@@ -16,6 +16,7 @@ from qtable.cli.lending import models_to_lend
 from qtable.cli.opening import Metric, open_images, open_task, tell
 from qtable.cli.options import (
     AsJson,
+    Classes,
     Data,
     Device,
     EntropyOption,
@@ -43,6 +44,7 @@ SplitOption = Annotated[Split, typer.Option("--split", help="Which photos.")]
 def evaluate_command(
     tables: SeveralTables,
     data: Data = None,
+    classes: Classes = None,
     model: Model = None,
     through: Through = None,
     split: SplitOption = "test",
@@ -61,7 +63,7 @@ def evaluate_command(
     task = open_task(TaskSpec(model, metric, device))
     models_to_lend(candidates, through, device, "--through", task)
     with progress_watch() as watch:
-        images = open_images(PhotosSpec(data, resize, limit, memory), watch)
+        images = open_images(PhotosSpec(data, resize, limit, memory, classes), watch)
         with Evaluator(images[split], task) as evaluator:
             doubts = evaluator.doubts()
             tell(doubts)

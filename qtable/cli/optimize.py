@@ -20,6 +20,7 @@ from qtable.cli.opening import Metric, open_images, open_task, tell
 from qtable.cli.options import (
     AsJson,
     Budget,
+    Classes,
     Cluster,
     Count,
     Data,
@@ -77,6 +78,7 @@ MaxDrop = Annotated[
 
 def optimize_command(
     data: Data = None,
+    classes: Classes = None,
     model: Models = None,
     encoder: EncoderOption = "tables",
     effort: EffortOption = "photo",
@@ -109,7 +111,7 @@ def optimize_command(
     spec, task = specs[0], tasks[0]
     through = list(zip(specs, tasks, strict=True)) if len(specs) > 1 or plan.effort is not None else []
     with progress_watch() as watch:
-        photos = PhotosSpec(data, resize, limit, memory)
+        photos = PhotosSpec(data, resize, limit, memory, classes)
         images = open_images(photos, watch)
         header = header_of(images, spec.model, task, codec)
         header["identity"] |= _identity(plan) | {

@@ -26,8 +26,13 @@ def bytes_of(text: str | int) -> int:
 Data = Annotated[
     str | None,
     typer.Option(
-        help="Folder of class folders, CSV file (path,label) or folder with labels.csv. \\[default: embedded]"
+        help="Photos: a folder of class folders, or of photos alone (no labels); a list (path,label) as CSV or JSON"
+        " lines, or a folder with labels.csv or metadata.csv; Parquet; tar shards. \\[default: embedded]"
     ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(help="File that numbers the classes: a name a line, that of index 0 first, or JSON."),
 ]
 Model = Annotated[
     str | None,

@@ -29,6 +29,7 @@ Photos = Annotated[
     str | None,
     typer.Option("--data", help="The run's photos. \\[default: where its command took them, if still there]"),
 ]
+ClassesBefore = Annotated[str | None, typer.Option("--classes", help="With --data: as the run had it.")]
 AsBefore = Annotated[int | None, typer.Option(help="With --data: as the run had it.")]
 Price = Annotated[float | None, typer.Option(help="Of a GB, in any currency: also say what the saved bytes are worth.")]
 
@@ -37,6 +38,7 @@ def report_command(
     run: RunFolder,
     output: Page = None,
     data: Photos = None,
+    classes: ClassesBefore = None,
     resize: AsBefore = None,
     limit: AsBefore = None,
     through: Through = None,
@@ -46,8 +48,8 @@ def report_command(
     """Write one HTML page on a run: what it saves, its tables, whom they hurt, how to use them."""
     if price is not None and not 0 < price < math.inf:
         raise ValueError(f"--price {price}; allowed: above 0")
-    if data is None and (resize is not None or limit is not None):
-        raise ValueError("--resize and --limit need --data")
+    if data is None and (resize, limit, classes) != (None, None, None):
+        raise ValueError("--resize, --limit and --classes need --data")
     if output is not None and output.exists():
         raise ValueError(f"{output} exists already; it is not overwritten")
     opened = Run.open(run)
@@ -55,7 +57,7 @@ def report_command(
         models_to_lend([point.coder for point in opened.found], through, device, "--through")
     images, without = None, ""
     try:
-        source = recorded_source(opened.header) if data is None else PhotosSpec(data, resize, limit)
+        source = recorded_source(opened.header) if data is None else PhotosSpec(data, resize, limit, classes=classes)
         with progress_watch() as watch:
             images = reopen(opened, source, lambda done, total: watch("reading photos", done, total, ""))
     except (ValueError, OSError) as error:

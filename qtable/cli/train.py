@@ -19,6 +19,7 @@ from qtable.cli.console import console, progress_watch
 from qtable.cli.opening import open_images, open_task, tell
 from qtable.cli.options import (
     AsJson,
+    Classes,
     Count,
     Data,
     Device,
@@ -73,6 +74,7 @@ TrainMetric = Annotated[str, typer.Option(help="What counts: top-1, top-5, or ag
 
 def train_command(
     data: Data = None,
+    classes: Classes = None,
     model: Model = None,
     points: Points = 5,
     start: Start = "closed-form",
@@ -115,19 +117,14 @@ def train_command(
     )  # fmt: skip
     with process_group(device) as rank, progress_watch(visible=rank == 0) as watch:
         task = open_task(TaskSpec(model, metric, device))
-        images = _opened(PhotosSpec(data, resize, limit, memory), task, rank, watch)
+        images = _opened(PhotosSpec(data, resize, limit, memory, classes), task, rank, watch)
         out.mkdir(parents=True, exist_ok=True)
         header = header_of(images, model, task, codec)
+        statistics = out / f"statistics{rank or ''}.npz"
         setting = Setting(
-            count=tables,
-            rng=np.random.default_rng(seed),
-            fit=images.fit,
-            task=task,
-            codec=codec,
-            statistics=out / f"statistics{rank or ''}.npz",
-            start=start,
-            progress=lambda done, total: watch("sensitivity on fit", done, total, ""),
-        )
+            count=tables, rng=np.random.default_rng(seed), fit=images.fit, task=task, codec=codec, start=start,
+            statistics=statistics, progress=lambda done, total: watch("sensitivity on fit", done, total, ""),
+        )  # fmt: skip
         summary = learn(images, setting, family, recipe, out, header, watch)
     if rank == 0:
         print(json.dumps(summary)) if as_json else _show(summary, out, recipe)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from qtable.photos.opening import read_photo_file
+from qtable.photos.opening import MAX_FILE_BYTES, read_photo_file
 
 
 class DataError(ValueError):
@@ -36,6 +36,32 @@ class LocalFile:
 
     def read(self) -> bytes:
         return read_photo_file(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`size` bytes of a larger file, a tar shard's member. inner: its name there."""
+
+    path: Path
+    inner: str
+    offset: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}/{self.inner}"
+
+    def read(self) -> bytes:
+        if self.size > MAX_FILE_BYTES:
+            raise ValueError(f"{self.size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read(self.size)
+        if len(data) < self.size:
+            raise ValueError(f"{len(data):,} of {self.size:,} bytes are there")
+        if not data:
+            raise ValueError("empty file")
+        return data
 
 
 @dataclass(frozen=True)

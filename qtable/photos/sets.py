@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,9 +20,11 @@ import numpy.typing as npt
 
 from qtable.jpeg.codec import RGB
 from qtable.photos.files import DataError, File, Listing
+from qtable.photos.given import Indexed, given
+from qtable.photos.labels import ClassList
 from qtable.photos.opening import open_photo
 from qtable.photos.pixels import MEMORY, Cache, Known, Pixels, digests_of, sizes_of
-from qtable.photos.readers import MAX_LABEL, list_csv, list_folder
+from qtable.photos.readers import read_listing
 from qtable.progress import Progress
 
 Split = Literal["fit", "search", "test"]
@@ -137,30 +140,61 @@ class ImageSet:
         limit: int | None = None,
         progress: Progress | None = None,
         memory: int = MEMORY,
+        classes: str | os.PathLike[str] | None = None,
     ) -> ImageSet:
-        """A folder of class folders, a CSV file (`path,label`), a folder that holds `labels.csv`, or None: embedded.
+        """Photos in any layout of `qtable.photos.readers`, or None: the embedded ones.
 
-        Labels are class indices where all are whole numbers; names are numbered from 0 on in alphabetical order.
+        A folder of class folders or of photos without labels; a list, CSV or JSON lines, or a folder that holds one
+        (`labels.csv`, `metadata.csv`, `metadata.jsonl`); Parquet files; WebDataset shards. Labels are class indices
+        where all are whole numbers; names are numbered from 0 on in alphabetical order.
 
         resize: scale each photo so that its shorter side has this many pixels. limit: read at most this many files,
         the first by a hash of their names. memory: bytes of decoded pixels that are kept; the other photos are opened
-        anew whenever they are looked at. Every file is opened once here: unreadable ones are skipped and listed.
-        DataError if what is left cannot be used.
+        anew whenever they are looked at. classes: a file that numbers the classes (`ClassList.open`). Every file is
+        opened once here: unreadable ones are skipped and listed. DataError if what is left cannot be used.
         """
         if source is None:
             if resize is not None or limit is not None:
                 raise DataError("the embedded photos have their own size and number; --resize and --limit need --data")
+            if classes is not None:
+                raise DataError("the embedded photos have their own classes; --classes needs --data")
             return cls.embedded()
-        path = Path(source)
         if limit is not None and limit < 1:
             raise DataError(f"--limit {limit}: at least 1 photo is needed")
-        if resize is not None and resize < 8:
-            raise DataError(f"--resize {resize}: the shorter side needs at least 8 pixels")
-        if path.is_dir() and (path / "labels.csv").is_file():
-            path = path / "labels.csv"
-        if memory < 0:
-            raise DataError(f"--memory {memory}: bytes of decoded pixels, 0 or more")
-        return _opened(str(source), _listing(path), resize, limit, progress, Cache(memory))
+        _check(resize, memory)
+        listing = read_listing(Path(source), None if classes is None else ClassList.open(os.fspath(classes)))
+        return _opened(str(source), listing, resize, limit, progress, Cache(memory))
+
+    @classmethod
+    def of(
+        cls,
+        photos: Iterable[Any] | Indexed,
+        annotations: Iterable[Any] | None = None,
+        classes: Sequence[str] = (),
+        resize: int | None = None,
+        memory: int = MEMORY,
+        source: str = "photos from Python",
+    ) -> ImageSet:
+        """Photos that a program has: any sequence (a `torch.utils.data.Dataset`, too) of images or of pairs (image,
+        annotation), or an iterable of those, which is kept as it is.
+
+        An image is uint8 [h, w, 3], grey [h, w], a uint8 tensor [3, h, w] or a Pillow image. annotations: those of
+        images that come without, one each. The splits follow from the pixels. A sequence is asked for its items again
+        whenever their pixels are not kept (`memory`), and must give the same ones. DataError, naming the photo, for
+        other images: floats above all, which were scaled or normalized for a network that is to see JPEG's pixels.
+        """
+        _check(resize, memory)
+        cache, splits = Cache(memory), _no_photos()
+        for file, data, annotation in given(photos, annotations):
+            try:
+                image = open_photo(data, resize)[0]
+            except ValueError as error:
+                raise DataError(f"{file.name}: {error}") from None
+            digest = hashlib.sha256(data).digest()
+            split = split_of(digest)
+            cache.put(split, digest, image, makes_way=False)
+            splits[split].append((Known(file, digest, (image.shape[0], image.shape[1])), annotation, False))
+        return _assembled(source, splits, Listing((), tuple(classes)), resize, cache)
 
     @classmethod
     def embedded(cls) -> ImageSet:
@@ -181,16 +215,19 @@ def split_of(digest: bytes) -> Split:
     return "fit" if u < SHARES["fit"] else "search" if u < SHARES["fit"] + SHARES["search"] else "test"
 
 
-def _listing(path: Path) -> Listing:
-    if path.is_dir():
-        return list_folder(path)
-    if path.is_file():
-        return list_csv(path)
-    raise DataError(f"{path}: no such folder or CSV file")
+def _check(resize: int | None, memory: int) -> None:
+    if resize is not None and resize < 8:
+        raise DataError(f"--resize {resize}: the shorter side needs at least 8 pixels")
+    if memory < 0:
+        raise DataError(f"--memory {memory}: bytes of decoded pixels, 0 or more")
 
 
-Found = tuple[Known, int | None, bool]
-"""A photo that opens, its label, and whether it was a JPEG."""
+Found = tuple[Known, Any, bool]
+"""A photo that opens, its annotation, and whether it was a JPEG."""
+
+
+def _no_photos() -> dict[Split, list[Found]]:
+    return {name: [] for name in SPLITS}
 
 
 def _opened(
@@ -212,10 +249,7 @@ def _opened(
         return Known(file, digest, (image.shape[0], image.shape[1])), is_jpeg
 
     listed = _limited(listing.photos, limit)
-    worst = max((label for _, label in listed if label is not None), default=0)
-    if worst > MAX_LABEL:
-        raise DataError(f"{source}: class index {worst} is too large; at most {MAX_LABEL:,} is allowed")
-    splits: dict[Split, list[Found]] = {name: [] for name in SPLITS}
+    splits = _no_photos()
     skipped = list(listing.skipped)
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")  # what Pillow warns of, it can read nevertheless
@@ -232,21 +266,39 @@ def _opened(
     if {label for _, label, _ in found} != {None} and len({label for _, label, _ in found}) < 2:
         raise DataError(f"{source}: the {len(found)} readable photos are all of one class; accuracy needs at least two")
 
+    listing = replace(listing, skipped=tuple(skipped))
+    return _assembled(source, splits, listing, resize, cache)
+
+
+def _assembled(
+    source: str, splits: dict[Split, list[Found]], listing: Listing, resize: int | None, cache: Cache
+) -> ImageSet:
     def photos(split: Split) -> Photos:
         known = tuple(one for one, *_ in splits[split])
-        labels = collected([label for _, label, _ in splits[split]])
-        return Photos(Pixels(known, resize, cache, split), labels, tuple(one.file.name for one in known))
+        annotations = collected([annotation for _, annotation, _ in splits[split]])
+        return Photos(Pixels(known, resize, cache, split), annotations, tuple(one.file.name for one in known))
 
+    found = [one for members in splits.values() for one in members]
     return ImageSet(
         photos("fit"),
         photos("search"),
         photos("test"),
         source=source,
         classes=listing.classes,
-        skipped=tuple(skipped),
-        said=listing.said,
+        skipped=listing.skipped,
+        said=(*listing.said, *_copies(source, [known for known, *_ in found])),
         jpeg_sources=sum(is_jpeg for *_, is_jpeg in found),
     )
+
+
+def _copies(source: str, photos: Sequence[Known]) -> list[str]:
+    """A line on photos whose bytes are those of another."""
+    count = Counter(one.digest for one in photos)
+    copies = len(photos) - len(count)
+    if not copies:
+        return []
+    first = next(one for one in photos if count[one.digest] > 1)
+    return [f"{source}: {copies} photos are copies of others (one of them: {first.file.name}); each counts by itself"]
 
 
 def _limited(listed: Sequence[tuple[File, int | None]], limit: int | None) -> list[tuple[File, int | None]]:

@@ -18,11 +18,13 @@ class PhotosSpec:
     resize: int | None = None
     limit: int | None = None
     memory: int = MEMORY
+    classes: str | None = None
 
     def absolute(self) -> PhotosSpec:
         """The same for a process that runs elsewhere."""
-        return self if self.source is None else replace(self, source=str(Path(self.source).absolute()))
+        source, classes = (None if path is None else str(Path(path).absolute()) for path in (self.source, self.classes))
+        return replace(self, source=source, classes=classes)
 
     def open(self, progress: Progress | None = None) -> ImageSet:
         """DataError if the photos cannot be used."""
-        return ImageSet.open(self.source, self.resize, self.limit, progress, self.memory)
+        return ImageSet.open(self.source, self.resize, self.limit, progress, self.memory, self.classes)

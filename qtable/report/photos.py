@@ -25,6 +25,7 @@ def recorded_source(header: Mapping[str, Any]) -> PhotosSpec:
     parser.add_argument("--data")
     parser.add_argument("--resize", type=int)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--classes")
     try:
         words = shlex.split(str(header.get("command", "")))
         if words[:2] != ["qtable", "optimize"]:
@@ -32,7 +33,7 @@ def recorded_source(header: Mapping[str, Any]) -> PhotosSpec:
         known, _ = parser.parse_known_args(words[2:])
     except (ValueError, argparse.ArgumentError) as error:
         raise ReportError(f"the run does not say where its photos are: {str(error)[:200]}") from None
-    return PhotosSpec(known.data, known.resize, known.limit)
+    return PhotosSpec(known.data, known.resize, known.limit, classes=known.classes)
 
 
 def reopen(run: Run, source: PhotosSpec, progress: Progress | None = None) -> ImageSet:

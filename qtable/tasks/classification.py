@@ -163,7 +163,7 @@ class Classifier:
         """ModelError if a label has no logit, or if there are none and the metric needs them."""
         labels = _labels(annotations, len(originals))
         if self.annotated and annotations is None:
-            raise ModelError(f"{self.metric} needs labels, and the photos have none; agreement needs none")
+            raise ModelError("the photos have no labels; --metric agreement needs none")
         with torch.no_grad():
             logits = self._checked(self._reference, originals)
         if labels.max() >= logits.shape[1]:

@@ -294,7 +294,7 @@ def test_all_that_was_changed_is_said_in_the_words_of_the_command(folder: Path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["optimize", "--data", "{0}/nowhere"], "no such folder or CSV file"),
+        (["optimize", "--data", "{0}/nowhere"], "no such folder or file"),
         (["optimize", "--data", "{0}/empty"], "no class folders with photos"),
         (["optimize", "--data", "{0}/one"], "only one class folder"),
         (["optimize", "--data", "{0}/photos", "--model", "{0}/model.py:nan"], "the model answers NaN or infinity"),
@@ -336,7 +336,7 @@ def test_mistakes_get_one_clear_line(
 def test_a_mistake_in_a_process_of_its_own_leaves_no_traceback() -> None:
     done = qtable("optimize", "--data", "/nowhere")
     assert done.returncode == 1
-    assert done.stderr.strip() == "qtable: /nowhere: no such folder or CSV file"
+    assert done.stderr.strip() == "qtable: /nowhere: no such folder or file"
 
 
 def test_export_and_inspect_round_trip(tmp_path: Path, asymmetric: QTables) -> None:

@@ -23,7 +23,7 @@ from qtable.compress.lists import Follower
 from qtable.compress.tars import read_tar
 from qtable.compress.worker import Source
 from qtable.photos.opening import MAX_PIXELS
-from qtable.photos.readers import list_csv
+from qtable.photos.readers.lists import list_csv
 from tests.compress.test_compress import (
     OPTIONS,
     RECIPE,

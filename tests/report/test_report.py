@@ -459,7 +459,7 @@ def test_without_photos_the_rest_remains(job: Path, copy: Path, capsys: pytest.C
     (copy / "archive.jsonl").write_text(json.dumps(header) + "\n" + "".join(lines[1:]))
     qtable("report", copy)
     seen = Page((copy / "report.html").read_text())
-    why = "the photos could not be opened again (/nowhere: no such folder or CSV file)"
+    why = "the photos could not be opened again (/nowhere: no such folder or file)"
     assert f"{why}; qtable report {copy} --data PHOTOS shows more" in " ".join(capsys.readouterr().err.split())
     assert f"Photos and classes are left out: {why}." in seen.text
     assert "went from right to wrong" in seen.text
@@ -615,7 +615,7 @@ def test_broken_statistics_are_left_out(copy: Path) -> None:
     [
         (["--price", "0"], "--price 0.0; allowed: above 0"),
         (["--price", "inf"], "--price inf; allowed: above 0"),
-        (["--resize", "16"], "--resize and --limit need --data"),
+        (["--resize", "16"], "--resize, --limit and --classes need --data"),
         (["-o", "{0}/model.py"], "model.py exists already; it is not overwritten"),
     ],
 )

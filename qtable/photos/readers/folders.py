@@ -1,0 +1,76 @@
+"""Folders: of class folders, or of photos without labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from qtable.photos.files import DataError, Listing, LocalFile
+from qtable.photos.labels import ClassList, numbered
+from qtable.photos.opening import EXTENSIONS
+from qtable.photos.readers.base import Reader
+from qtable.photos.readers.places import Aside, Place, identity, look, others, photos_below, splits_among, suffix
+
+KINDS: Final = " ".join(sorted(EXTENSIONS))
+
+
+def _class_folders(place: Place) -> bool:
+    return place.is_folder
+
+
+def list_folder(root: Path, classes: ClassList | None = None) -> Listing:
+    """A folder of class folders, or one of photos alone.
+
+    Folder names are labels as `numbered` reads them, those of empty folders, too. Links are followed, but not to class
+    folders: those are read under their own names. Hidden and system folders are no classes.
+    """
+    return read_folder(look(root), classes)
+
+
+def read_folder(place: Place, classes: ClassList | None = None) -> Listing:
+    """As `list_folder`."""
+    root, loose = place.path, place.photos
+    splits = splits_among(place.folders)
+    if splits:
+        raise DataError(f"{root}: {', '.join(splits)} are splits, not classes; give one of them: {root / splits[0]}")
+    aside = Aside(Counter(suffix(name) or "no suffix" for name in place.files if name not in set(loose)))
+    aside.hidden.update(place.hidden)
+    known = frozenset(identity(root / name) for name in ("", *place.folders))
+    files = {name: sorted(photos_below(root / name, aside, known)) for name in place.folders}
+    full = [name for name in place.folders if files[name]]
+    if loose and not full:
+        return _flat(root, loose, aside, classes)
+    if not full:
+        raise DataError(
+            f"{root}: no class folders with photos ({KINDS}) and no labels.csv; expected {root}/CLASS/PHOTO"
+            + (f"; it holds {others(aside.kinds)}" if aside.kinds else "")
+        )
+    if len(full) == 1:
+        beside = f", and {len(loose)} photos beside it" if loose else ""
+        raise DataError(
+            f"{root}: only one class folder with photos ({full[0]}){beside}; accuracy needs at least two"
+            f" ({root / full[0]} can be given by itself: photos without labels)"
+        )
+    order = numbered(root, place.folders, lambda i: f"the folder {place.folders[i]!r} stands", classes)
+    index = dict(zip(place.folders, order.indices, strict=True))
+    photos = tuple((LocalFile(file), index[name]) for name in full for file in files[name])
+    said = [f"{root}: {len(photos)} photos in {len(full)} class folders; {order.said}"]
+    empty = [name for name in place.folders if not files[name]]
+    if empty:
+        said.append(f"{root}: class folders without photos: {', '.join(empty):.200}; the others keep their numbers")
+    if loose:
+        said.append(f"{root}: {len(loose)} photos beside the class folders are left aside")
+    return Listing(photos, order.classes, tuple(said + aside.said(root)), tuple(aside.unreadable))
+
+
+def _flat(root: Path, names: Sequence[str], aside: Aside, classes: ClassList | None) -> Listing:
+    if classes is not None:
+        raise DataError(f"{root}: photos without labels; there is nothing for {classes.path} to number")
+    said = f"{root}: a folder of {len(names)} photos without labels"
+    photos = tuple((LocalFile(root / name), None) for name in names)
+    return Listing(photos, (), (said, *aside.said(root)), tuple(aside.unreadable))
+
+
+READER = Reader("class folders", _class_folders, read_folder)

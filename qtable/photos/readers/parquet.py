@@ -1,0 +1,199 @@
+"""Parquet files with a column of photos, as `datasets` of Hugging Face writes them. Needs `qtable[parquet]`."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from qtable.photos.files import DataError, File, Listing
+from qtable.photos.labels import ClassList, Numbered, numbered
+from qtable.photos.readers.base import Reader
+from qtable.photos.readers.places import Place, open_file, splits_among
+
+IMAGES: Final = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "webp")
+"""What a column of photos is called where the file does not say which it is."""
+LABEL: Final = "label"
+GROUPS: Final = 2
+"""Row groups whose photos are kept: neighbouring rows are asked for together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A photo in a Parquet file: column, row group, row of the group, and row of the file (for its name)."""
+
+    path: Path
+    column: str
+    group: int
+    at: int
+    row: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}/row {self.row}"
+
+    def read(self) -> bytes:
+        value = _GROUPS.get(self.path, self.group, self.column)[self.at].as_py()
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(data, bytes) or not data:
+            named = isinstance(value, dict) and value.get("path")
+            raise ValueError(f"the cell names {named!r:.100} and has no bytes" if named else "empty cell")
+        return data
+
+
+class _Groups:
+    """The columns of the row groups that were asked for last, in this process."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Path, int, str], Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, path: Path, group: int, column: str) -> Any:
+        key = path, group, column
+        with self._lock:  # two threads that want one group read it once
+            if key not in self._kept:
+                with open_file(path) as file:
+                    self._kept[key] = _opened(path, file).read_row_group(group, columns=[column]).column(0)
+                while len(self._kept) > GROUPS:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+
+_GROUPS: Final = _Groups()
+
+
+def list_parquet(files: Sequence[Path], source: Path, classes: ClassList | None = None) -> Listing:
+    """One column of photos, bytes or {bytes, path}, and perhaps one of labels: class indices or names.
+
+    Which columns those are, and the classes' names, is what `datasets` noted in the file; else the only column with a
+    name of `IMAGES`, and `label`. Labels of -1 are none. DataError if it is not clear which columns are meant.
+    """
+    photos: list[File] = []
+    labels: list[Any] = []
+    known: set[tuple[str, str | None, tuple[str, ...]]] = set()
+    for path in files:
+        with open_file(path) as file:
+            opened = _opened(path, file)
+            image, label, names = _columns(path, opened.schema_arrow)
+            known.add((image, label, names))
+            row = 0
+            for group in range(opened.num_row_groups):
+                rows = opened.metadata.row_group(group).num_rows
+                photos += (Cell(path, image, group, i, row + i) for i in range(rows))
+                labels += (
+                    opened.read_row_group(group, columns=[label]).column(0).to_pylist() if label else [None] * rows
+                )
+                row += rows
+    if len(known) != 1:
+        raise DataError(f"{source}: its Parquet files have other columns or class names than each other")
+    image, label, names = known.pop()
+    what = f"{source}: {len(photos)} photos in column {image!r} of {len(files)} Parquet file{'s' * (len(files) > 1)}"
+    order = _order(source, photos, labels, names, classes)
+    if order is None:
+        return Listing(tuple((one, None) for one in photos), (), (f"{what}; no labels",))
+    return Listing(tuple(zip(photos, order.indices, strict=True)), order.classes, (f"{what}; {order.said}",))
+
+
+def _order(
+    source: Path, photos: Sequence[File], labels: Sequence[Any], names: tuple[str, ...], classes: ClassList | None
+) -> Numbered | None:
+    """None if there are no labels."""
+    bare = [label is None or label == -1 for label in labels]
+    if all(bare):
+        if classes is not None:
+            raise DataError(f"{source}: photos without labels; there is nothing for {classes.path} to number")
+        return None
+    if any(bare):
+        raise DataError(f"{photos[bare.index(True)].name} has no label, and others have one")
+    words = [str(label) for label in labels]
+    if names and classes is not None:
+        try:
+            words = [names[int(word)] for word in words]
+        except (ValueError, IndexError):
+            raise DataError(f"{source}: labels beyond the {len(names)} class names that it holds") from None
+    order = numbered(source, words, lambda i: f"{photos[i].name} has label {words[i]!r:.40}", classes)
+    return Numbered(order.indices, order.classes or names, order.said)
+
+
+def _opened(path: Path, file: Any) -> Any:
+    """A `pyarrow.parquet.ParquetFile`. DataError if it is none, or if pyarrow is not there."""
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise DataError(f"{path}: Parquet needs pyarrow: pip install 'qtable[parquet]'") from None
+    try:
+        return ParquetFile(file)
+    except (ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path}: not a whole Parquet file: {str(error).splitlines()[0]:.200}") from None
+
+
+def _columns(path: Path, schema: Any) -> tuple[str, str | None, tuple[str, ...]]:
+    """Columns of photos and of labels, and the names of the classes."""
+    noted = _noted(schema.metadata)
+    kinds = {name: feature.get("_type") for name, feature in noted.items()}
+    holding = [field.name for field in schema if _holds_photos(field.type)]
+    images = [name for name in holding if kinds.get(name) == "Image"] or [name for name in holding if name in IMAGES]
+    if len(images) != 1:
+        which = "no column" if not images else f"{len(images)} columns"
+        raise DataError(
+            f"{path}: {which} of photos among {', '.join(schema.names):.200}; rename the one meant to image"
+        )
+    named = [name for name, kind in kinds.items() if kind == "ClassLabel" and name in schema.names]
+    label = LABEL if LABEL in schema.names else named[0] if len(named) == 1 else None
+    if label is None and len(named) > 1:
+        raise DataError(f"{path}: which of {', '.join(named):.200} is the label? rename the one meant to label")
+    if label is not None and not _may_be_label(schema.field(label).type):
+        raise DataError(f"{path}: column {label} holds {schema.field(label).type!s:.60}; a label is an index or a name")
+    names = noted.get(label or "", {}).get("names") or ()
+    return images[0], label, tuple(str(name) for name in names)
+
+
+def _noted(metadata: Mapping[bytes, bytes] | None) -> dict[str, dict[str, Any]]:
+    """What `datasets` noted of each column."""
+    try:
+        features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _holds_photos(kind: Any) -> bool:
+    """Whether a column of this Arrow type can hold files: binary, or {bytes, path}."""
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return any(field.name == "bytes" and _holds_photos(field.type) for field in kind)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _may_be_label(kind: Any) -> bool:
+    from pyarrow import types
+
+    text = types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind)
+    return bool(text or types.is_integer(kind) or types.is_floating(kind))
+
+
+def _recognises(place: Place) -> bool:
+    if place.is_folder:
+        return bool(place.with_suffix(".parquet")) and not place.holds_photos()
+    return place.path.name.lower().endswith(".parquet") or place.head.startswith(b"PAR1")
+
+
+def _read(place: Place, classes: ClassList | None) -> Listing:
+    names = place.with_suffix(".parquet")
+    splits = splits_among(sorted({name.split("-")[0].split(".")[0] for name in names}))
+    if splits:
+        raise DataError(
+            f"{place.path}: Parquet files of the splits {', '.join(splits)}; give those of one in its own folder"
+        )
+    files = [place.path / name for name in names] if place.is_folder else [place.path]
+    return list_parquet(files, place.path, classes)
+
+
+READER = Reader("Parquet", _recognises, _read)

@@ -1,0 +1,195 @@
+"""WebDataset shards: tar files in which the files of a sample stand together under one key."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from qtable.photos.files import DataError, File, Listing, Part
+from qtable.photos.labels import ClassList, numbered
+from qtable.photos.readers.base import Reader
+from qtable.photos.readers.places import Aside, Place, is_hidden, is_photo, open_file, others, splits_among
+
+BLOCK: Final = tarfile.BLOCKSIZE
+MAX_LABEL_BYTES: Final = 1 << 20
+"""A sample's .cls or .json is no larger."""
+
+
+@dataclass
+class Sample:
+    """What stands under one key: its photo and the members that may say its label."""
+
+    key: str
+    photo: Part | None = None
+    label: dict[str, Part] = field(default_factory=dict)
+
+
+def list_shards(shards: Sequence[Path], source: Path, classes: ClassList | None = None) -> Listing:
+    """Tar files whose members are KEY.jpg (or another photo) and KEY.cls or KEY.json with a `label`.
+
+    The key ends at the first dot of the base name, as in WebDataset: `a.seg.png` is of kind `.seg.png` and no photo.
+    Files that were made by joining tar files are read to the end. DataError for files that end too early, for two
+    photos under a key, and for a sample without a label among others that have one.
+    """
+    aside = Aside()
+    samples = [sample for shard in shards for sample in _samples(shard, aside) if sample.photo is not None]
+    if not samples:
+        found = f"; it holds {others(aside.kinds)}" if aside.kinds else ""
+        raise DataError(f"{source}: no photos in {len(shards)} tar files{found}")
+    words = [_label(sample) for sample in samples]
+    bare = next((sample for sample, word in zip(samples, words, strict=True) if word is None), None)
+    labels: Sequence[int | None] = [None] * len(samples)
+    names: tuple[str, ...] = ()
+    if bare is not None:
+        if any(word is not None for word in words):
+            raise DataError(f"{source}: {bare.key} has no label (.cls, or .json with label), and others have one")
+        if classes is not None:
+            raise DataError(f"{source}: photos without labels; there is nothing for {classes.path} to number")
+        how = "no labels (no .cls, no .json with label)"
+    else:
+        told = [word for word in words if word is not None]
+        order = numbered(source, told, lambda i: f"{samples[i].key} has label {told[i]!r:.40}", classes)
+        labels, names, how = order.indices, order.classes, order.said
+    said = f"{source}: {len(samples)} photos in {len(shards)} tar shard{'s' * (len(shards) > 1)}; {how}"
+    return Listing(tuple(zip(_files(samples), labels, strict=True)), names, (said, *aside.said(source)))
+
+
+def _files(samples: Sequence[Sample]) -> Iterator[File]:
+    """The photos, each with a name of its own: joined tar files repeat them."""
+    seen: Counter[str] = Counter()
+    for sample in samples:
+        assert sample.photo is not None
+        seen[sample.photo.name] += 1
+        again = seen[sample.photo.name]
+        one = sample.photo
+        yield one if again == 1 else Part(one.path, f"{one.inner} ({again})", one.offset, one.size)
+
+
+def _samples(shard: Path, aside: Aside) -> Iterator[Sample]:
+    """The samples of a tar file, those of joined archives apart."""
+    for _, archive in groupby(members(shard), key=lambda numbered: numbered[0]):
+        samples: dict[str, Sample] = {}
+        for _, member in archive:
+            folder, _, base = member.inner.rpartition("/")
+            stem, _, kind = base.partition(".")
+            odd = next((part for part in (*folder.split("/"), base) if part != "." and is_hidden(part)), None)
+            if odd is not None:
+                aside.hidden[odd] += 1
+                continue
+            key = f"{shard}/{folder}/{stem}" if folder else f"{shard}/{stem}"
+            _add(samples.setdefault(key, Sample(key)), f".{kind.lower()}", member, aside)
+        yield from samples.values()
+
+
+def _add(sample: Sample, kind: str, member: Part, aside: Aside) -> None:
+    """One more member of a sample: its photo, its label or neither."""
+    if is_photo(f"x{kind}") and kind.count(".") == 1:
+        if sample.photo is not None:
+            raise DataError(f"{sample.photo.name} and {member.inner} are two photos under one key")
+        sample.photo = member
+    elif kind in (".cls", ".json"):
+        if kind in sample.label:
+            raise DataError(f"{member.name} stands twice")
+        sample.label[kind] = member
+    else:
+        aside.kinds[kind if kind != "." else "no suffix"] += 1
+
+
+def _label(sample: Sample) -> str | None:
+    """What the sample says: .cls is a number or a name, .json has it as `label`. DataError if the two differ."""
+    words = {}
+    if ".cls" in sample.label:
+        words[".cls"] = _text(sample.label[".cls"]).strip()
+        if not words[".cls"]:
+            raise DataError(f"{sample.key}.cls: empty; it has the label")
+    if ".json" in sample.label:
+        try:
+            entry = json.loads(_text(sample.label[".json"]))
+        except (ValueError, RecursionError):
+            raise DataError(f"{sample.key}.json: not JSON") from None
+        label = entry.get("label") if isinstance(entry, dict) else None
+        if isinstance(label, bool) or not isinstance(label, str | int | float | None):
+            raise DataError(f"{sample.key}.json has label {str(label)!r:.40}; a label is a whole number or a name")
+        if label is not None:
+            words[".json"] = str(label).strip()
+    if len(set(words.values())) > 1:
+        raise DataError(f"{sample.key}: .cls says {words['.cls']!r:.40} and .json {words['.json']!r:.40}")
+    return next(iter(words.values()), None)
+
+
+def _text(part: Part) -> str:
+    if part.size > MAX_LABEL_BYTES:
+        raise DataError(f"{part.name}: {part.size:,} bytes; a label has at most {MAX_LABEL_BYTES:,}")
+    try:
+        return part.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{part.name}: not text in UTF-8") from None
+    except ValueError as error:
+        raise DataError(f"{part.name}: {error}") from None
+
+
+def members(shard: Path) -> Iterator[tuple[int, Part]]:
+    """The plain files in a tar file, and the number of the archive that each is in: joined archives are several.
+
+    DataError for what cannot be read to the last byte.
+    """
+    with open_file(shard) as file:
+        size, number, begin = file.seek(0, 2), 0, 0
+        while begin < size:
+            file.seek(begin)
+            try:
+                with tarfile.open(fileobj=file, mode="r:") as archive:
+                    while (member := archive.next()) is not None:
+                        if member.isreg() and not member.issparse():
+                            if member.offset_data + member.size > size:
+                                raise DataError(f"{shard}: {member.name} is cut off; the file ends too early")
+                            yield number, Part(shard, member.name, member.offset_data, member.size)
+                        elif not member.isdir():
+                            raise DataError(f"{shard}: {member.name} is no plain file (a link, or sparse)")
+                        archive.members.clear()  # type: ignore[attr-defined]  # or all headers are kept
+                    end = archive.offset
+            except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+                if isinstance(error, DataError):
+                    raise
+                raise DataError(f"{shard}: not a whole tar file: {error}") from None
+            begin = _behind_end(shard, file, end, size)
+            number += 1
+
+
+def _behind_end(shard: Path, file: BinaryIO, end: int, size: int) -> int:
+    """Where the zeros behind an archive end. DataError if there are none: the file was cut off, or it is no tar."""
+    file.seek(end)
+    marks = 0
+    while block := file.read(BLOCK):
+        if block.strip(b"\0"):
+            break
+        marks += 1
+        end += len(block)
+    if not marks:
+        what = "not a tar file from" if end < size else "cut off:"
+        raise DataError(f"{shard}: {what} byte {end:,} (no end mark of two empty blocks)")
+    return end
+
+
+def _recognises(place: Place) -> bool:
+    if place.is_folder:
+        return bool(place.with_suffix(".tar")) and not place.holds_photos()
+    return place.path.name.lower().endswith(".tar") or place.head[257:262] == b"ustar"
+
+
+def _read(place: Place, classes: ClassList | None) -> Listing:
+    names = place.with_suffix(".tar")
+    splits = splits_among(sorted({name.split("-")[0].split("_")[0].split(".")[0] for name in names}))
+    if splits:
+        raise DataError(f"{place.path}: shards of the splits {', '.join(splits)}; give those of one in its own folder")
+    shards = [place.path / name for name in names] if place.is_folder else [place.path]
+    return list_shards(shards, place.path, classes)
+
+
+READER = Reader("tar shards", _recognises, _read)
