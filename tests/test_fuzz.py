@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import tracemalloc
 import warnings
@@ -41,7 +42,9 @@ from qtable.measure.archive import Archive, ArchiveError, Record
 from qtable.measure.evaluate import Score
 from qtable.measure.sensitivity import Sensitivity
 from qtable.photos.files import DataError
-from qtable.photos.readers.lists import list_csv
+from qtable.photos.labels import ClassList
+from qtable.photos.readers.lists import list_csv, list_jsonl
+from qtable.photos.readers.shards import list_shards
 from qtable.tasks.base import Outcomes
 from qtable.tasks.classification import METRICS, ClassOutcomes
 from qtable.tasks.several import SideBySide
@@ -65,10 +68,50 @@ JSON_WORDS: Final = (
     *b'[ ] { } " , : null true NaN -Infinity 1e999 1.5 256 0 -1 "x" [[ ]] ],[ "order" "zigzag" \\ud800 \xff'.split(),
     *(500 * b"[", 500 * b'{"a":', 300 * b"9", b"\0", b"\n", b"\xef\xbb\xbf"),
 )
+TAR_WORDS: Final = (
+    b"\0",
+    bytes(512),
+    b"ustar\x0000",
+    b"GNUSparse",
+    b"x",
+    b"L",
+    b"5",
+    b"2",
+    12 * b"7",
+    b"\x80",
+    b"\xff",
+)
 CSV_WORDS: Final = (
     *b"path label -1 nan inf 1e30 1_0 1.5 \xff \xef\xbb\xbf \xe2\x80\xa8".split(),
     *(b"\n", b"\r", b'"', b",", b";", b"\0", b" ", 300 * b"a,", 300 * b"\n0", 25 * b"9"),
 )  # fmt: skip
+
+
+def shard() -> bytes:
+    """Two samples in one archive, another in one behind it."""
+    parts = []
+    for members in (
+        {"a.jpg": b"x", "a.cls": b"0", "d/b.png": b"yz", "d/b.json": b'{"label": 1}'},
+        {50 * "long/" + "c.png": b"x", 50 * "long/" + "c.cls": b"2"},
+    ):
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for name, content in members.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+        parts.append(file.getvalue())
+    return b"".join(parts)
+
+
+def read_shard(path: Path) -> None:
+    for file, _ in list_shards([path], path).photos:
+        file.read()
+
+
+def class_lists() -> list[bytes]:
+    """One in each form."""
+    return [b"ant\ncat\n", b'["ant", "cat"]', b'{"ant": 0, "cat": 1}', b'{"0": ["n01", "ant"], "1": ["n02", "cat"]}']
 
 
 @functools.cache
@@ -207,6 +250,7 @@ def targets(path: Path) -> dict[str, Target]:
     json_files = [table_file.encode(), zigzag.encode()]
     specs = [b"quality:50", b"flat:7", b"mozjpeg-3:80", b"annex-k"]
     archive = ("\n".join(['{"qtable": 2, "identity": {"data": "abc"}}', *records()]) + "\n").encode()
+    json_lines = b'{"file_name": "a.png", "label": 0}\n\n{"path": "b.png", "label": "12", "x": {}}\n'
     csv_file = b"path,label,note\na.png,0,x\nb/c d.png,10,\n\xc3\xa4.png,2.0,\n"
     decodable = [file for file in jpegs() if len(read_header(file).components) < 4]
     every_format = [content for name in FORMATS for content in written(name)]
@@ -216,12 +260,15 @@ def targets(path: Path) -> dict[str, Target]:
         Target("QTables.parse", lambda data: QTables.parse(os.fsdecode(data)), specs, (ValueError, OSError), specs),
         Target("read_header", read_header, jpegs(), (JpegError,), JPEG_WORDS),
         Target("CSV list", filed(list_csv), [csv_file, csv_file.replace(b"0", b"ant")], (DataError,), CSV_WORDS),
+        Target("JSON lines", filed(list_jsonl), [json_lines], (DataError,), JSON_WORDS),
+        Target("class list", filed(ClassList.open), class_lists(), (DataError,), JSON_WORDS),
         Target("Archive", filed(continue_archive), [archive], (ArchiveError,), JSON_WORDS),
         Target("read_tables", read_tables, every_format, (ValueError,), (*JSON_WORDS, *JPEG_WORDS)),
         Target("Outcomes.read", read_outcomes, json_of(outcomes()), READ_ERRORS, mutate=mutate_value),
         Target("Coder.read", read_coder, json_of(coders()), READ_ERRORS, mutate=mutate_value),
         Target("open_coder", filed(read_coder_file, ".json"), coder_files(), (ValueError,), JSON_WORDS),
         # What follows is tried less often: it takes a millisecond each, or a part of the above does the same.
+        Target("tar shard", filed(read_shard), [shard()], (ValueError,), TAR_WORDS, inputs=5000),
         Target("Archive record", read_record, records(), (ArchiveError,), mutate=mutate_value, inputs=3000),
         *(Target(f"format {name}", FORMATS[name].read, written(name), (ValueError,), inputs=1000) for name in FORMATS),
         Target("inspect", inspect, jpegs(), (JpegError,), JPEG_WORDS, inputs=1000),

@@ -42,11 +42,9 @@ class ClassList:
         """
         path = Path(path)
         try:
-            with path.open("rb") as file:
-                data = file.read(MAX_LIST_BYTES + 1)
-            if len(data) > MAX_LIST_BYTES:
-                raise DataError(f"{path}: more than {MAX_LIST_BYTES:,} bytes; a class list is smaller")
-            text = data.decode("utf-8-sig")
+            if (not path.is_file() and path.exists()) or path.stat().st_size > MAX_LIST_BYTES:
+                raise DataError(f"{path}: no class list: not a file of at most {MAX_LIST_BYTES:,} bytes")
+            text = path.read_bytes().decode("utf-8-sig")
         except OSError as error:
             raise DataError(f"{path}: the class list cannot be read: {error.strerror}") from None
         except UnicodeDecodeError as error:

@@ -25,6 +25,7 @@ from qtable.photos.labels import ClassList
 from qtable.photos.opening import open_photo
 from qtable.photos.pixels import MEMORY, Cache, Known, Pixels, digests_of, sizes_of
 from qtable.photos.readers import read_listing
+from qtable.photos.readers.places import counted
 from qtable.progress import Progress
 
 Split = Literal["fit", "search", "test"]
@@ -298,7 +299,8 @@ def _copies(source: str, photos: Sequence[Known]) -> list[str]:
     if not copies:
         return []
     first = next(one for one in photos if count[one.digest] > 1)
-    return [f"{source}: {copies} photos are copies of others (one of them: {first.file.name}); each counts by itself"]
+    again = counted(copies, "photo")
+    return [f"{source}: {again} repeated byte for byte ({first.file.name} is one); each counts by itself"]
 
 
 def _limited(listed: Sequence[tuple[File, int | None]], limit: int | None) -> list[tuple[File, int | None]]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.test_cli import MODEL, qtable
+from qtable.cli import main
+from qtable.photos.spec import PhotosSpec
+from tests.cli.test_cli import MODEL
 from tests.photos.layouts import tar
 
 
@@ -31,14 +35,22 @@ def model(tmp_path: Path) -> str:
     return f"{tmp_path / 'model.py'}:net"
 
 
-def said(*arguments: str | Path, status: int = 0) -> str:
-    """What a command prints."""
-    done = qtable(*arguments)
-    assert done.returncode == status, done.stderr
-    return done.stdout + done.stderr
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What a command prints, in this process; its status is checked."""
+
+    def run(*arguments: str | Path, status: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["qtable", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        assert end.value.code == status, captured.err
+        return captured.out + captured.err
+
+    return run
 
 
-def test_unlabelled_photos_work_from_optimize_to_compress(tmp_path: Path, model: str) -> None:
+def test_unlabelled_photos_work_from_optimize_to_compress(tmp_path: Path, model: str, said: Callable[..., str]) -> None:
     root, run = tmp_path / "photos", tmp_path / "run"
     root.mkdir()
     for i, data in enumerate(photos()):
@@ -56,7 +68,7 @@ def test_unlabelled_photos_work_from_optimize_to_compress(tmp_path: Path, model:
         assert "qtable: the photos have no labels; --metric agreement needs none" in words
 
 
-def test_a_class_list_reaches_every_command(tmp_path: Path, model: str) -> None:
+def test_a_class_list_reaches_every_command(tmp_path: Path, model: str, said: Callable[..., str]) -> None:
     names = (b"strong", b"weak")
     pairs = [((f"{i}.png", data), (f"{i}.cls", names[i % 2])) for i, data in enumerate(photos())]
     shard = tar(tmp_path / "a.tar", [member for pair in pairs for member in pair])
@@ -67,7 +79,7 @@ def test_a_class_list_reaches_every_command(tmp_path: Path, model: str) -> None:
         words = said("evaluate", *more, "--tables", "quality:90")
         assert f"{shard}: 40 photos in 1 tar shard; 2 of the 2 classes in {listed}" in words
         assert f"uncompressed {clean}" in words
-    said("optimize", *more, "--out", run, "--budget", "3", "--workers", "2")
+    said("optimize", *more, "--out", run, "--budget", "3")
     assert json.loads((run / "summary.json").read_text())["clean"] == 1.0
     assert "could not be opened" not in said("report", run)
     said("compare", *more, "--methods", "random", "--budget", "2", "--seeds", "1", "--out", tmp_path / "compare")
@@ -76,6 +88,12 @@ def test_a_class_list_reaches_every_command(tmp_path: Path, model: str) -> None:
     assert f"{tmp_path}/a.tar/1 has label 'weak', which is none of the 2 in {listed}" in words
 
 
-def test_class_lists_need_photos() -> None:
+def test_class_lists_need_photos(said: Callable[..., str]) -> None:
     words = said("evaluate", "--tables", "quality:50", "--classes", "names.txt", status=1)
     assert "the embedded photos have their own classes; --classes needs --data" in words
+
+
+def test_what_users_name_has_absolute_paths_elsewhere() -> None:
+    spec = PhotosSpec("photos", classes="names.txt").absolute()
+    assert (spec.source, spec.classes) == (str(Path("photos").absolute()), str(Path("names.txt").absolute()))
+    assert PhotosSpec(limit=3).absolute() == PhotosSpec(limit=3)

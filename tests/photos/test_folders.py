@@ -114,14 +114,14 @@ def test_a_flat_folder_has_photos_without_labels(tmp_path: Path) -> None:
 def test_photos_beside_class_folders_are_left_aside_and_said(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "d", "ants", "bees")
     (root / "contact_sheet.png").write_bytes(photo(9))
-    assert f"{root}: 1 photos beside the class folders are left aside" in list_folder(root).said
+    assert f"{root}: 1 photo beside the class folders left aside" in list_folder(root).said
     one = class_folders(tmp_path / "e", "ants")
     (one / "loose.png").write_bytes(photo(9))
-    with pytest.raises(DataError, match=r"only one class folder with photos \(ants\), and 1 photos beside it"):
+    with pytest.raises(DataError, match=r"only one class folder with photos \(ants\), and 1 photo beside it"):
         list_folder(one)
 
 
 def test_copies_are_said(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "d", "ants", "bees", photos=12)
     (root / "ants" / "again.png").write_bytes((root / "ants" / "3.png").read_bytes())
-    assert any("1 photos are copies of others" in line for line in ImageSet.open(root).said)
+    assert any("1 photo repeated byte for byte" in line for line in ImageSet.open(root).said)

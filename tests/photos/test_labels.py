@@ -123,6 +123,8 @@ def test_other_class_lists_are_one_clear_error(tmp_path: Path, text: str, messag
 def test_a_class_list_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read: No such file"):
         ClassList.open(tmp_path / "none")
+    with pytest.raises(DataError, match="no class list: not a file of at most"):
+        ClassList.open(tmp_path)
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="not a class list in UTF-8"):
         ClassList.open(tmp_path / "binary")

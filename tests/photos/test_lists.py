@@ -62,7 +62,7 @@ def test_a_photo_that_is_named_again_counts_once(tmp_path: Path) -> None:
     text = f"path,label\na.png,0\nb.png,1\n./a.png,0.0\nx/../b.png,1\n{tmp_path}/a.png,0\n"
     listing = list_csv(written(tmp_path, text))
     assert labels(listing) == [0, 1]
-    assert listing.said[1].endswith("3 lines name a photo again (the first: line 4); each photo counts once")
+    assert listing.said[1].endswith("3 repeated rows (the first: line 4); each photo counts once")
 
 
 def test_a_list_without_labels_says_so(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -143,8 +144,16 @@ def test_files_that_differ_and_damaged_files_are_refused(tmp_path: Path) -> None
         read_listing(path)
 
 
+def test_a_file_that_is_replaced_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    for begin in (0, 7):
+        written(path, {"image": cells(2 + begin, begin), "label": pa.array([0, 1] + [0] * begin)})
+        assert read_listing(path).photos[0][0].read() == photo(begin)
+
+
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "a.parquet", {"image": cells(2), "label": pa.array([0, 1])})
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    for module in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DataError, match=r"Parquet needs pyarrow: pip install 'qtable\[parquet\]'"):
         read_listing(path)

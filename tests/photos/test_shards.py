@@ -109,8 +109,8 @@ def test_a_shard_without_labels_says_so(tmp_path: Path) -> None:
         ([*samples([0, 1]), ("2.png", photo(2)), ("2.cls", b"\xff")], "2.cls: not text in UTF-8"),
         ([*samples([0, 1]), ("2.png", photo(2)), ("2.cls", b" ")], "2.cls: empty"),
         ([*samples([0, 1]), ("2.png", photo(2)), ("2.json", b'{"label": []}')], "2.json has label '[]'"),
-        ([("a.heic", b"x"), ("a.cls", b"0")], "no photos in 1 tar files; it holds 1 file of other kinds (.heic)"),
-        ([], "no photos in 1 tar files"),
+        ([("a.heic", b"x"), ("a.cls", b"0")], "no photos in 1 tar file; it holds 1 file of other kinds (.heic)"),
+        ([], "no photos in 1 tar file"),
     ],
 )
 def test_a_bad_sample_is_named(tmp_path: Path, members: list[tuple[str, bytes]], message: str) -> None:

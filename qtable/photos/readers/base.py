@@ -14,10 +14,9 @@ from qtable.photos.readers.places import Place
 class Reader:
     """A layout of photos that can be read.
 
-    name: for people. recognises: whether a place is laid out so. read: the photos there and their class indices, by the
+    recognises: whether a place is laid out so. read: the photos there and their class indices, by the
     class list if one is given; DataError in one line if they cannot be used.
     """
 
-    name: str
     recognises: Callable[[Place], bool]
     read: Callable[[Place, ClassList | None], Listing]

@@ -11,12 +11,22 @@ from qtable.photos.files import DataError, Listing, LocalFile
 from qtable.photos.labels import ClassList, numbered
 from qtable.photos.opening import EXTENSIONS
 from qtable.photos.readers.base import Reader
-from qtable.photos.readers.places import Aside, Place, identity, look, others, photos_below, splits_among, suffix
+from qtable.photos.readers.places import (
+    Aside,
+    Place,
+    counted,
+    identity,
+    look,
+    others,
+    photos_below,
+    splits_among,
+    suffix,
+)
 
 KINDS: Final = " ".join(sorted(EXTENSIONS))
 
 
-def _class_folders(place: Place) -> bool:
+def _recognises(place: Place) -> bool:
     return place.is_folder
 
 
@@ -43,34 +53,36 @@ def read_folder(place: Place, classes: ClassList | None = None) -> Listing:
     if loose and not full:
         return _flat(root, loose, aside, classes)
     if not full:
+        nested = [kind for kind in (".parquet", ".tar") if kind in aside.kinds]
         raise DataError(
             f"{root}: no class folders with photos ({KINDS}) and no labels.csv; expected {root}/CLASS/PHOTO"
             + (f"; it holds {others(aside.kinds)}" if aside.kinds else "")
+            + (f"; {' and '.join(nested)} are read where the folder that holds them is given" if nested else "")
         )
     if len(full) == 1:
-        beside = f", and {len(loose)} photos beside it" if loose else ""
+        beside = f", and {counted(len(loose), 'photo')} beside it" if loose else ""
         raise DataError(
             f"{root}: only one class folder with photos ({full[0]}){beside}; accuracy needs at least two"
-            f" ({root / full[0]} can be given by itself: photos without labels)"
+            f" ({root / full[0]} can be given by itself)"
         )
     order = numbered(root, place.folders, lambda i: f"the folder {place.folders[i]!r} stands", classes)
     index = dict(zip(place.folders, order.indices, strict=True))
     photos = tuple((LocalFile(file), index[name]) for name in full for file in files[name])
-    said = [f"{root}: {len(photos)} photos in {len(full)} class folders; {order.said}"]
+    said = [f"{root}: {counted(len(photos), 'photo')} in {len(full)} class folders; {order.said}"]
     empty = [name for name in place.folders if not files[name]]
     if empty:
         said.append(f"{root}: class folders without photos: {', '.join(empty):.200}; the others keep their numbers")
     if loose:
-        said.append(f"{root}: {len(loose)} photos beside the class folders are left aside")
+        said.append(f"{root}: {counted(len(loose), 'photo')} beside the class folders left aside")
     return Listing(photos, order.classes, tuple(said + aside.said(root)), tuple(aside.unreadable))
 
 
 def _flat(root: Path, names: Sequence[str], aside: Aside, classes: ClassList | None) -> Listing:
     if classes is not None:
         raise DataError(f"{root}: photos without labels; there is nothing for {classes.path} to number")
-    said = f"{root}: a folder of {len(names)} photos without labels"
+    said = f"{root}: a folder of {counted(len(names), 'photo')} without labels"
     photos = tuple((LocalFile(root / name), None) for name in names)
     return Listing(photos, (), (said, *aside.said(root)), tuple(aside.unreadable))
 
 
-READER = Reader("class folders", _class_folders, read_folder)
+READER: Final = Reader(_recognises, read_folder)

@@ -14,7 +14,7 @@ from typing import Final
 from qtable.photos.files import DataError, Listing, LocalFile
 from qtable.photos.labels import ClassList, numbered
 from qtable.photos.readers.base import Reader
-from qtable.photos.readers.places import Place, open_text, suffix
+from qtable.photos.readers.places import Place, counted, open_text, suffix
 
 PATHS: Final = ("path", "file_name", "filename", "image")
 """The column that names a photo: the first of these that is there."""
@@ -168,11 +168,10 @@ def _listing(path: Path, kind: str, rows: Rows, classes: ClassList | None) -> Li
         if earlier != i:
             again.append(number)
     photos = tuple((LocalFile(path.parent / lines[i][1]), known[i]) for i in first.values())
-    said = [f"{path}: a {kind} of {len(photos)} photos; {how}"]
+    said = [f"{path}: a {kind} of {counted(len(photos), 'photo')}; {how}"]
     if again:
-        said.append(
-            f"{path}: {len(again)} lines name a photo again (the first: line {again[0]}); each photo counts once"
-        )
+        rows_again = counted(len(again), "repeated row")
+        said.append(f"{path}: {rows_again} (the first: line {again[0]}); each photo counts once")
     return Listing(photos, names, tuple(said))
 
 
@@ -206,4 +205,4 @@ def _read(place: Place, classes: ClassList | None) -> Listing:
     return list_csv(path, classes)
 
 
-READER = Reader("list", _recognises, _read)
+READER: Final = Reader(_recognises, _read)

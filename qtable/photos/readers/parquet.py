@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,7 @@ from typing import Any, Final
 from qtable.photos.files import DataError, File, Listing
 from qtable.photos.labels import ClassList, Numbered, numbered
 from qtable.photos.readers.base import Reader
-from qtable.photos.readers.places import Place, open_file, splits_among
+from qtable.photos.readers.places import Place, counted, open_file, splits_among, version_of
 
 IMAGES: Final = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "webp")
 """What a column of photos is called where the file does not say which it is."""
@@ -49,15 +50,15 @@ class _Groups:
     """The columns of the row groups that were asked for last, in this process."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Path, int, str], Any] = OrderedDict()
+        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, path: Path, group: int, column: str) -> Any:
-        key = path, group, column
+        key = path, version_of(path), group, column
         with self._lock:  # two threads that want one group read it once
             if key not in self._kept:
                 with open_file(path) as file:
-                    self._kept[key] = _opened(path, file).read_row_group(group, columns=[column]).column(0)
+                    self._kept[key] = _column(path, _opened(path, file), group, column)
                 while len(self._kept) > GROUPS:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
@@ -85,14 +86,12 @@ def list_parquet(files: Sequence[Path], source: Path, classes: ClassList | None 
             for group in range(opened.num_row_groups):
                 rows = opened.metadata.row_group(group).num_rows
                 photos += (Cell(path, image, group, i, row + i) for i in range(rows))
-                labels += (
-                    opened.read_row_group(group, columns=[label]).column(0).to_pylist() if label else [None] * rows
-                )
+                labels += _column(path, opened, group, label).to_pylist() if label else [None] * rows
                 row += rows
     if len(known) != 1:
         raise DataError(f"{source}: its Parquet files have other columns or class names than each other")
     image, label, names = known.pop()
-    what = f"{source}: {len(photos)} photos in column {image!r} of {len(files)} Parquet file{'s' * (len(files) > 1)}"
+    what = f"{source}: {counted(len(photos), 'photo')} in column {image!r} of {counted(len(files), 'Parquet file')}"
     order = _order(source, photos, labels, names, classes)
     if order is None:
         return Listing(tuple((one, None) for one in photos), (), (f"{what}; no labels",))
@@ -123,14 +122,29 @@ def _order(
 def _opened(path: Path, file: Any) -> Any:
     """A `pyarrow.parquet.ParquetFile`. DataError if it is none, or if pyarrow is not there."""
     try:
-        from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise DataError(f"{path}: Parquet needs pyarrow: pip install 'qtable[parquet]'") from None
-    try:
+    with _whole(path):
         return ParquetFile(file)
+
+
+def _column(path: Path, opened: Any, group: int, column: str) -> Any:
+    """One column of one row group. DataError if it cannot be read."""
+    with _whole(path):
+        return opened.read_row_group(group, columns=[column]).column(0)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """What Arrow raises on damaged files becomes a DataError."""
+    from pyarrow import ArrowException
+
+    try:
+        yield
     except (ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path}: not a whole Parquet file: {str(error).splitlines()[0]:.200}") from None
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: not a whole Parquet file: {first:.200}") from None
 
 
 def _columns(path: Path, schema: Any) -> tuple[str, str | None, tuple[str, ...]]:
@@ -196,4 +210,4 @@ def _read(place: Place, classes: ClassList | None) -> Listing:
     return list_parquet(files, place.path, classes)
 
 
-READER = Reader("Parquet", _recognises, _read)
+READER: Final = Reader(_recognises, _read)

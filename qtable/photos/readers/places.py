@@ -81,6 +81,12 @@ def open_file(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
+def version_of(path: Path) -> tuple[int, int]:
+    """Another one when the file has changed."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
 def open_text(path: Path) -> TextIO:
     """As UTF-8, with or without a byte order mark; line ends as they are."""
     return io.TextIOWrapper(open_file(path), encoding="utf-8-sig", newline="")
@@ -106,10 +112,14 @@ class Aside:
         return lines
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 photo", "24 photos"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def others(kinds: Counter[str]) -> str:
     """ "12 files of other kinds (.heic, .txt)"."""
-    total = kinds.total()
-    return f"{total} file{'s' * (total > 1)} of other kinds ({', '.join(_few(kinds))})"
+    return f"{counted(kinds.total(), 'file')} of other kinds ({', '.join(_few(kinds))})"
 
 
 def _few(counted: Counter[str]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 from qtable.photos.files import DataError, File, Listing, Part
 from qtable.photos.labels import ClassList, numbered
 from qtable.photos.readers.base import Reader
-from qtable.photos.readers.places import Aside, Place, is_hidden, is_photo, open_file, others, splits_among
+from qtable.photos.readers.places import Aside, Place, counted, is_hidden, is_photo, open_file, others, splits_among
 
 BLOCK: Final = tarfile.BLOCKSIZE
 MAX_LABEL_BYTES: Final = 1 << 20
@@ -41,7 +41,7 @@ def list_shards(shards: Sequence[Path], source: Path, classes: ClassList | None 
     samples = [sample for shard in shards for sample in _samples(shard, aside) if sample.photo is not None]
     if not samples:
         found = f"; it holds {others(aside.kinds)}" if aside.kinds else ""
-        raise DataError(f"{source}: no photos in {len(shards)} tar files{found}")
+        raise DataError(f"{source}: no photos in {counted(len(shards), 'tar file')}{found}")
     words = [_label(sample) for sample in samples]
     bare = next((sample for sample, word in zip(samples, words, strict=True) if word is None), None)
     labels: Sequence[int | None] = [None] * len(samples)
@@ -56,7 +56,7 @@ def list_shards(shards: Sequence[Path], source: Path, classes: ClassList | None 
         told = [word for word in words if word is not None]
         order = numbered(source, told, lambda i: f"{samples[i].key} has label {told[i]!r:.40}", classes)
         labels, names, how = order.indices, order.classes, order.said
-    said = f"{source}: {len(samples)} photos in {len(shards)} tar shard{'s' * (len(shards) > 1)}; {how}"
+    said = f"{source}: {counted(len(samples), 'photo')} in {counted(len(shards), 'tar shard')}; {how}"
     return Listing(tuple(zip(_files(samples), labels, strict=True)), names, (said, *aside.said(source)))
 
 
@@ -154,7 +154,7 @@ def members(shard: Path) -> Iterator[tuple[int, Part]]:
                             raise DataError(f"{shard}: {member.name} is no plain file (a link, or sparse)")
                         archive.members.clear()  # type: ignore[attr-defined]  # or all headers are kept
                     end = archive.offset
-            except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+            except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
                 if isinstance(error, DataError):
                     raise
                 raise DataError(f"{shard}: not a whole tar file: {error}") from None
@@ -192,4 +192,4 @@ def _read(place: Place, classes: ClassList | None) -> Listing:
     return list_shards(shards, place.path, classes)
 
 
-READER = Reader("tar shards", _recognises, _read)
+READER: Final = Reader(_recognises, _read)
