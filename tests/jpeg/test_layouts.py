@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
+import warnings
 from collections import Counter
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from qtable.jpeg.damage import check_entropy
 from qtable.jpeg.header import read_header
 from qtable.jpeg.kernels import entropy
 from qtable.jpeg.markers import JpegError
+from qtable.jpeg.tables import QTables
+from qtable.photos.metadata import pillow
 
 LAYOUTS = [
     *("1x1", "2x1", "1x2", "2x2", "4x1", "1x4", "2x4", "3x1,1x1,1x1", "1x1,1x1,2x1", "1x1,2x1,2x1"),
@@ -126,3 +130,21 @@ def test_arithmetic_coding_with_an_odd_layout_is_refused_by_name(photo: RGB) -> 
         pytest.skip("this jpegtran has no arithmetic coding")
     with pytest.raises(JpegError, match="sequential arithmetic coding of 8 bits with samples as 2x4,1x1,1x1"):
         decode(arithmetic)
+
+
+@pytest.mark.parametrize("action", ["ignore", "default"])
+def test_damage_is_an_error_whatever_filters_of_warnings_are_set(
+    photo: RGB, action: Literal["ignore", "default"]
+) -> None:
+    good = codec.Codec().encode(photo, QTables.standard(90))
+    damaged = good[:1000] + good[1200:]
+    codec.decoder.cache_clear()
+    with warnings.catch_warnings():  # whoever opens the first photo may be in such a block
+        warnings.simplefilter("ignore")
+        decode(good)
+    with warnings.catch_warnings():
+        warnings.simplefilter(action)
+        with pytest.raises(JpegError, match="does not decode"):
+            decode(damaged)
+        with pytest.raises(ValueError, match="does not decode"), pillow():
+            decode(damaged)
