@@ -45,7 +45,8 @@ def read_folder(place: Place, classes: ClassList | None = None) -> Listing:
     splits = splits_among(place.folders)
     if splits:
         raise DataError(f"{root}: {', '.join(splits)} are splits, not classes; give one of them: {root / splits[0]}")
-    aside = Aside(Counter(suffix(name) or "no suffix" for name in place.files if name not in set(loose)))
+    among = set(loose)
+    aside = Aside(Counter(suffix(name) or "no suffix" for name in place.files if name not in among))
     aside.hidden.update(place.hidden)
     known = frozenset(identity(root / name) for name in ("", *place.folders))
     files = {name: sorted(photos_below(root / name, aside, known)) for name in place.folders}
