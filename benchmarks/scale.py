@@ -1,9 +1,9 @@
 """What does `qtable optimize` need for many photos? `python -m benchmarks.scale --photos 1000 10000 50000`.
 
 Photos are cut out of the shared ones at random places, every other one mirrored, and written as JPEG files of quality
-92 (in runs/scale, kept): in a flat folder or in tar shards of 1,000. `qtable optimize --budget 34 --metric
-agreement` looks at them with a small network (MobileNetV1-0.25/128); its peak of memory is set against that of a
-process which opens the same network and looks at one batch. results/scale/scale.json gets a row for each run.
+92 (in runs/scale, kept): in a flat folder or in tar shards of 1,000. `qtable optimize --budget 34 --metric agreement`
+looks at them with a network that costs little; its peak of memory is set against that of a process which opens the
+same network and looks at one batch. results/scale/scale.json gets a row for each run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from qtable.photos.opening import open_photo
 ROOT = Path("runs/scale")
 SHARED = Path("../shared/data")
 SHARD = 1000
-MODEL = "../shared/models/classifiers.py:mobilenet_v1_025_128"
+MODEL = "benchmarks/scale_network.py:small"
 BUDGET = 34
 
 
