@@ -1,9 +1,9 @@
 """What does `qtable optimize` need for many photos? `python -m benchmarks.scale --photos 1000 10000 50000`.
 
-Photos of 500 x 375 are cut out of the shared ones at random places, every other one mirrored, and written as JPEG
-files of quality 92 (runs/scale/NUMBER-LAYOUT, kept): in a flat folder or in tar shards of 1,000. `qtable optimize
---budget 34 --metric agreement` looks at them with a small network (MobileNetV1-0.25/128); its peak of memory is set against that of a process
-which opens the same network and looks at one batch. results/scale/scale.json gets a row for each run.
+Photos are cut out of the shared ones at random places, every other one mirrored, and written as JPEG files of quality
+92 (in runs/scale, kept): in a flat folder or in tar shards of 1,000. `qtable optimize --budget 34 --metric
+agreement` looks at them with a small network (MobileNetV1-0.25/128); its peak of memory is set against that of a
+process which opens the same network and looks at one batch. results/scale/scale.json gets a row for each run.
 """
 
 from __future__ import annotations
@@ -22,40 +22,38 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from benchmarks import workload
-from qtable.jpeg.codec import Codec
+from qtable.jpeg.codec import RGB, Codec
 from qtable.jpeg.tables import QTables
 from qtable.photos.opening import open_photo
 
 ROOT = Path("runs/scale")
 SHARED = Path("../shared/data")
-HEIGHT, WIDTH = 375, 500
 SHARD = 1000
 MODEL = "../shared/models/classifiers.py:mobilenet_v1_025_128"
 BUDGET = 34
 
 
-def sources() -> list[Any]:
-    """The shared photos that are large enough."""
+def sources(width: int, height: int) -> list[RGB]:
+    """The shared photos that are larger."""
     paths = sorted([*SHARED.glob("coco/images/*.jpg"), *SHARED.glob("hymenoptera/*/*/*.jpg")])
     images = [open_photo(path.read_bytes())[0] for path in paths]
-    found = [image for image in images if image.shape[0] > HEIGHT and image.shape[1] > WIDTH]
+    found = [image for image in images if image.shape[0] > height and image.shape[1] > width]
     if not found:
         raise SystemExit(f"{SHARED} is not there: this benchmark needs its photos")
     return found
 
 
-def files(count: int) -> Iterator[tuple[str, bytes]]:
+def files(count: int, width: int, height: int) -> Iterator[tuple[str, bytes]]:
     """(name, JPEG file) of each photo; the same ones each time, and the first of more are those of fewer."""
-    images, tables, codec = sources(), QTables.standard(92), Codec(entropy="standard")
+    images, tables, codec = sources(width, height), QTables.standard(92), Codec(entropy="standard")
 
     def made(i: int) -> tuple[str, bytes]:
         rng = np.random.default_rng(i)
         image = images[i % len(images)]
-        top, left = rng.integers(0, image.shape[0] - HEIGHT), rng.integers(0, image.shape[1] - WIDTH)
-        crop = image[top : top + HEIGHT, left : left + WIDTH]
+        top, left = rng.integers(0, image.shape[0] - height), rng.integers(0, image.shape[1] - width)
+        crop = image[top : top + height, left : left + width]
         return f"{i:06d}.jpg", codec.encode(np.ascontiguousarray(crop[:, ::-1] if i % 2 else crop), tables)
 
     with ThreadPoolExecutor() as pool:
@@ -63,17 +61,18 @@ def files(count: int) -> Iterator[tuple[str, bytes]]:
             yield from pool.map(made, range(start, min(start + SHARD, count)))
 
 
-def written(count: int, layout: str) -> Path:
+def written(count: int, width: int, height: int, layout: str) -> Path:
     """The folder of so many photos, made if it is not there."""
-    folder, part = ROOT / f"{count}-{layout}", ROOT / f"{count}-{layout}.part"
+    folder = ROOT / f"{count}-{width}x{height}-{layout}"
+    part = folder.with_suffix(".part")
     if folder.exists():
         return folder
     part.mkdir(parents=True, exist_ok=True)
     if layout == "folder":
-        for name, data in files(count):
+        for name, data in files(count, width, height):
             (part / name).write_bytes(data)
     else:
-        many = files(count)
+        many = files(count, width, height)
         for start in range(0, count, SHARD):
             with tarfile.open(part / f"{start // SHARD:05d}.tar", "w") as tar:
                 for name, data in (next(many) for _ in range(min(SHARD, count - start))):
@@ -93,12 +92,12 @@ def peak_mb(pid: int) -> float:
         return 0.0
 
 
-def model_mb() -> float:
+def model_mb(width: int, height: int) -> float:
     """The peak of a process that opens the network and looks at one batch."""
     code = (
         "import resource, torch; from qtable import Classifier; from qtable.tasks.models import load_model;"
         f"task = Classifier(load_model('{MODEL}'), 'agreement');"
-        f"task.answers(torch.zeros(11, 3, {HEIGHT}, {WIDTH}));"
+        f"task.answers(torch.zeros(11, 3, {height}, {width}));"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000 * 1.024)"
     )
     return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
@@ -133,21 +132,24 @@ def run(folder: Path, memory: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, nargs="+", default=[1000, 10_000, 50_000])
+    parser.add_argument("--size", default="500x375", help="WIDTHxHEIGHT of the photos")
     parser.add_argument("--layout", nargs="+", default=["folder", "shards"])
     parser.add_argument("--memory", default="1GB")
     arguments = parser.parse_args()
+    width, height = map(int, arguments.size.split("x"))
     path = Path("results/scale/scale.json")
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
     for count in arguments.photos:
         for layout in arguments.layout:
-            folder = written(count, layout)
-            row = {"photos": count, "layout": layout, "memory": arguments.memory, "model_mb": model_mb()}
+            folder = written(count, width, height, layout)
+            row = {"photos": count, "size": arguments.size, "layout": layout, "memory": arguments.memory}
+            row["model_mb"] = model_mb(width, height)
             row |= run(folder, arguments.memory)
             row["above_model_mb"] = row["peak_mb"] - row["model_mb"]
             row["photos_per_s"] = count / row["seconds"]
-            same = ("photos", "layout", "memory")
+            same = ("photos", "size", "layout", "memory")
             rows = [old for old in rows if any(old[key] != row[key] for key in same)] + [row]
-            workload.save("scale", {"budget": BUDGET, "side": [WIDTH, HEIGHT], "rows": rows})
+            workload.save("scale", {"budget": BUDGET, "rows": rows})
             print(json.dumps(row), flush=True)
 
 

@@ -24,7 +24,7 @@ from qtable.photos.sets import ImageSet
 from qtable.progress import Watch
 from qtable.report import plot
 from qtable.tasks.base import DifferentiableTask
-from search.optimize import Plan, optimize
+from search.optimize import Plan, Tell, optimize, quiet
 
 CANDIDATES: Final[tuple[Subsampling, ...]] = ("4:2:0", "4:4:4")
 
@@ -42,11 +42,12 @@ def optimize_sampling(
     out: Path,
     header: Mapping[str, Any],
     watch: Watch = lambda *_: None,
+    tell: Tell = quiet,
 ) -> dict[str, Any]:
     """The main job for each of `CANDIDATES`, each with the plan's whole budget, and what is best over both.
 
     Returns what summary.json in `out` holds: bytes of both at the scores of the standard tables (4:2:0), and the front
-    over both, chosen on `search` and measured on `test`.
+    over both, chosen on `search` and measured on `test`. tell: see `optimize`; called once.
     """
     for subsampling in CANDIDATES:
         codec = Codec(subsampling, entropy)
@@ -55,7 +56,8 @@ def optimize_sampling(
         def renamed(stage: str, done: int, total: int, note: str, name: str = subsampling) -> None:
             watch(f"{name} {stage}", done, total, note)
 
-        summary = optimize(images, task, codec, plan, out / folder_of(subsampling), own, renamed)
+        heard = tell if subsampling == CANDIDATES[0] else quiet
+        summary = optimize(images, task, codec, plan, out / folder_of(subsampling), own, renamed, tell=heard)
         if summary["interrupted"]:
             raise KeyboardInterrupt
     archives = {s: Archive(out / folder_of(s) / "archive.jsonl") for s in CANDIDATES}

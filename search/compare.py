@@ -25,7 +25,7 @@ from qtable.photos.sets import ImageSet
 from qtable.progress import Watch
 from qtable.report import plot
 from qtable.tasks.base import DifferentiableTask
-from search.optimize import NothingFound, Plan, optimize
+from search.optimize import NothingFound, Plan, Tell, optimize, quiet
 
 CHECKPOINTS: Final = 40
 """So many hypervolumes are computed along a run."""
@@ -41,10 +41,11 @@ def compare(
     out: Path,
     header: Mapping[str, Any],
     watch: Watch = lambda *_: None,
+    tell: Tell = quiet,
 ) -> dict[str, Any]:
     """Run every plan (by the name it has in the results) with every seed, in folders of `out`; what compare.json holds.
 
-    The same command continues a contest that was stopped.
+    tell: see `optimize`; called by the first run. The same command continues a contest that was stopped.
     """
     runs: list[dict[str, Any]] = []
     known: dict[bool, Path] = {}
@@ -52,12 +53,12 @@ def compare(
     for name, plan in plans.items():
         for seed in seeds:
             watch("contest", len(runs), total, f"{name}, seed {seed}")
-            folder = out / f"{name}-{seed}"
+            folder, heard = out / f"{name}-{seed}", quiet if runs else tell
             identity = {**header["identity"], "method": name, "plan": repr(replace(plan, seed=seed))}
             own = {**header, "identity": identity}
             try:
                 seeded, before = replace(plan, seed=seed), known.get(plan.racing)
-                summary = optimize(images, task, codec, seeded, folder, own, known=before)
+                summary = optimize(images, task, codec, seeded, folder, own, known=before, tell=heard)
             except NothingFound:
                 summary = {"interrupted": False, "bd_rate": None, "bd_rate_ci": None, "bd_rate_search": None}
             if summary["interrupted"]:

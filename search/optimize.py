@@ -62,6 +62,14 @@ class NothingFound(ValueError):
     """No candidate was scored on all photos."""
 
 
+Tell = Callable[[Sequence[str]], None]
+"""What takes sentences for people."""
+
+
+def quiet(sentences: Sequence[str]) -> None:
+    """Tells nobody."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What to do: the method (a key of METHODS), its budget in evaluations on `search`, number of tables, and seed.
@@ -106,6 +114,7 @@ def optimize(
     known: Path | None = None,
     through: Sequence[tuple[TaskSpec, DifferentiableTask]] = (),
     judges: Mapping[str, Task] | None = None,
+    tell: Tell = quiet,
 ) -> dict[str, Any]:
     """Run the main job in folder `out`, or continue it there; returns what summary.json holds.
 
@@ -113,22 +122,20 @@ def optimize(
     process. known: the folder of a run on the same photos and model, from which a new run takes the standard tables'
     scores and the statistics. through: the networks that tables, and with an effort files, are made for together;
     without any, tables are for the task alone. judges: by name, tasks that look at the tested files, too; nothing is
-    chosen by them.
+    chosen by them. tell: takes `Evaluating.doubts` before the search begins; the summary has them, too.
 
     Ctrl-C ends the search, and what was found by then is tested and written ("interrupted": true); a second Ctrl-C
     stops at once.
     """
-    _check(plan, codec, bool(through))
     looks = {"search": task, "test": Several([task, *judges.values()]) if judges else task}
     workforce = workforce or Workforce(lambda split, photos: Evaluator(photos, looks[split]))
-    _make_folder(out)
-    if needs_gradients(plan.method, plan.start) and not (out / "statistics.npz").exists():
-        _check_gradients([looked for _, looked in through] or [task], images, codec)
+    _prepare(out, plan, task, [looked for _, looked in through], images, codec)
     with ExitStack() as stack:
         parts = rungs(shuffled(images.search)) if plan.racing else [images.search]
         on_search = [stack.enter_context(workforce.evaluator("search", photos)) for photos in parts]
         on_test = stack.enter_context(workforce.evaluator("test", images.test))
         archive = stack.enter_context(Archive(out / "archive.jsonl", _with_answers(header, on_search)))
+        tell(doubts := on_search[-1].doubts())
         if not len(archive):
             _begin(out, archive, known)
         race, at_once = Racing(on_search, archive, task.metric), workforce.at_once
@@ -152,6 +159,7 @@ def optimize(
         except KeyboardInterrupt:
             interrupted = True
         summary, found = _tested(images, task, codec, plan, archive, on_test, interrupted, watch, tuple(judges or ()))
+        summary |= {"doubts": doubts}
         _write(out, summary, found)
         return summary
 
@@ -166,10 +174,20 @@ def _check(plan: Plan, codec: Codec, through: bool) -> None:
         raise ValueError("tables for several networks are the closed form's path; leave method and start out")
 
 
-def _check_gradients(tasks: Sequence[DifferentiableTask], images: ImageSet, codec: Codec) -> None:
-    """ModelError for networks without gradients, before long work."""
-    for task in tasks:
-        measure_here(images.fit.subset([0]), task, codec)
+def _prepare(
+    out: Path,
+    plan: Plan,
+    task: DifferentiableTask,
+    through: Sequence[DifferentiableTask],
+    images: ImageSet,
+    codec: Codec,
+) -> None:
+    """Make the folder of a run. ValueError for what cannot be, ModelError where gradients are needed and missing."""
+    _check(plan, codec, bool(through))
+    _make_folder(out)
+    if needs_gradients(plan.method, plan.start) and not (out / "statistics.npz").exists():
+        for each in through or [task]:
+            measure_here(images.fit.subset([0]), each, codec)
 
 
 def _candidates(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from qtable.jpeg.tables import MAX_TABLE_FILE_BYTES
@@ -15,7 +16,10 @@ def say(line: str) -> None:
 
 
 def read_jpeg_or_tables(file: Path) -> bytes:
-    """A JPEG whole; of another file as much as a table file may have, and one byte more, for which it is refused."""
-    with file.open("rb") as opened:
+    """A JPEG whole; of another file as much as a table file may have, and one byte more, for which it is refused.
+
+    file: "-" is standard input.
+    """
+    with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as opened:
         data = opened.read(MAX_TABLE_FILE_BYTES + 1)
         return data + opened.read() if data.startswith(b"\xff\xd8") else data

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qtable.cli.console import progress_watch
-from qtable.cli.opening import Metric, open_images, open_task
+from qtable.cli.opening import Metric, open_images, open_task, tell
 from qtable.cli.options import (
     AsJson,
     Budget,
@@ -69,7 +69,7 @@ def compare_command(
     with progress_watch() as watch:
         images = open_images(PhotosSpec(data, resize, limit, memory, classes), watch).thinned(thin)
         header = header_of(images, model, task, codec)
-        result = compare(images, task, codec, plans, range(seeds), out, header, watch)
+        result = compare(images, task, codec, plans, range(seeds), out, header, watch, tell)
     if as_json:
         print(json.dumps(result))
     else:

@@ -28,7 +28,7 @@ from qtable.cli.options import (
     TablesOption,
 )
 from qtable.codecs.plain import open_coder
-from qtable.compress import MetadataPolicy, Recipe, Summary, check_apart, compress, processes, sample
+from qtable.compress import MetadataPolicy, Recipe, Selection, Summary, check_apart, compress, processes, sample
 from qtable.jpeg.codec import Codec
 from qtable.measure.cluster import ClusterError, connect
 from qtable.measure.front import interval, resamples
@@ -45,6 +45,13 @@ SkipLarger = Annotated[
     bool, typer.Option("--skip-larger", help="Keep a JPEG as it is where it would not become smaller.")
 ]
 MaxPixels = Annotated[int, typer.Option(help="Skip photos with more pixels.")]
+Include = Annotated[
+    list[str] | None, typer.Option(metavar="PATTERN", help="Compress only photos whose path matches; may be repeated.")
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="Copy what matches as it is; may be repeated."),
+]
 Workers = Annotated[int | None, typer.Option(help="Processes. \\[default: one for each core]")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Estimate from a sample what would be saved.")]
 SampleSize = Annotated[int, typer.Option("--sample", help="Photos that --dry-run tries.")]
@@ -61,6 +68,8 @@ def compress_command(
     metadata: Metadata = "keep",
     skip_larger: SkipLarger = False,
     max_pixels: MaxPixels = MAX_PIXELS,
+    include: Include = None,
+    exclude: Exclude = None,
     workers: Workers = None,
     cluster: Cluster = None,
     dry_run: DryRun = False,
@@ -70,10 +79,11 @@ def compress_command(
 ) -> None:
     """Write photos anew with these tables into another folder; the originals stay as they are."""
     coder = open_coder(tables, Codec(subsampling, entropy))
+    selection = Selection(tuple(include or ()), tuple(exclude or ()))
     if dry_run:
         check_apart(source, target)
         models_to_lend([coder], model, device, "--model")
-        _estimate(source, Recipe(coder, metadata, skip_larger, max_pixels), sample_size, seed, as_json)
+        _estimate(source, Recipe(coder, metadata, skip_larger, max_pixels), selection, sample_size, seed, as_json)
         return
     if workers is not None and cluster is not None:
         raise ValueError("--cluster has its own workers; leave --workers out")
@@ -94,6 +104,7 @@ def compress_command(
                 metadata=metadata,
                 skip_larger=skip_larger,
                 max_pixels=max_pixels,
+                selection=selection,
                 workers=count,
                 executor=executor,
                 progress=lambda done, total: watch("compressing files", done, total, ""),
@@ -135,8 +146,16 @@ def _sentence(summary: Summary) -> str:
         parts.append(f"{summary.renamed:,} of them renamed to .jpg")
     if summary.kept:
         parts.append(f"{summary.kept:,} of them kept as they were")
+    if summary.doubtful:
+        parts.append(f"{summary.doubtful:,} of them named like label maps, with the pixels of photos")
+    if summary.label_maps:
+        alone = f" ({summary.by_pixels:,} known by their pixels alone)" if summary.by_pixels else ""
+        parts.append(f"kept as label maps: {summary.label_maps:,}{alone}")
+    if summary.lists:
+        parts.append(f"the names in {_count(summary.lists, 'list')} follow the photos")
     if summary.copied:
-        parts.append(f"{_count(summary.copied, 'other file')} copied")
+        excluded = f" ({summary.excluded:,} excluded)" if summary.excluded else ""
+        parts.append(f"{_count(summary.copied, 'other file')} copied{excluded}")
     if summary.skipped:
         parts.append(f"skipped {_reasons(summary.skipped)}")
     if summary.left:
@@ -144,15 +163,21 @@ def _sentence(summary: Summary) -> str:
     return "; ".join(parts) + f". Manifest: {printable(str(summary.manifest))}"
 
 
-def _estimate(source: Path, recipe: Recipe, count: int, seed: int, as_json: bool) -> None:
+def _estimate(source: Path, recipe: Recipe, selection: Selection, count: int, seed: int, as_json: bool) -> None:
     """Say what a sample lets expect: the ratio of the sums of bytes, with a bootstrap interval."""
     rng = np.random.default_rng(seed)
     with progress_watch() as watch:
-        drawn = sample(source, recipe, count, rng, lambda done, total: watch("trying photos", done, total, ""))
-    if not len(drawn.before):
-        raise ValueError(
-            f"{source}: nothing to estimate from; of the sample were skipped {_reasons(drawn.skipped) or 0}"
+        drawn = sample(
+            source, recipe, count, rng, lambda done, total: watch("trying photos", done, total, ""), selection
         )
+    others = "".join(
+        [
+            f"; of the sample would stay as label maps: {drawn.label_maps:,}" if drawn.label_maps else "",
+            f"; of the sample would be skipped {_reasons(drawn.skipped)}" if drawn.skipped else "",
+        ]
+    )
+    if not len(drawn.before):
+        raise ValueError(f"{source}: nothing to estimate from{others}")
     draws = np.array(list(resamples(len(drawn.before), RESAMPLES, rng)))
     change = float(drawn.after.sum() / drawn.before.sum() - 1)
     low, high = interval(drawn.after[draws].sum(axis=1) / drawn.before[draws].sum(axis=1) - 1)
@@ -164,6 +189,7 @@ def _estimate(source: Path, recipe: Recipe, count: int, seed: int, as_json: bool
         "change": change,
         "change_ci": [low, high],
         "sample": len(drawn.before),
+        "label_maps": drawn.label_maps,
         "skipped": drawn.skipped,
     }
     if as_json:
@@ -173,8 +199,7 @@ def _estimate(source: Path, recipe: Recipe, count: int, seed: int, as_json: bool
         f"An estimate from {_count(len(drawn.before), 'photo')}: {_count(drawn.photos, 'photo')},"
         f" {_size(drawn.bytes)} -> about {_size(result['bytes_after'])},"
         f" {percent(change)} [95% interval {percent(low)}, {percent(high)}]"
-        + (f"; of the sample would be skipped {_reasons(drawn.skipped)}" if drawn.skipped else "")
-        + ". Nothing was written."
+        f"{others}. Nothing was written."
     )
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from qtable.cli.console import progress_watch
 from qtable.cli.lending import models_to_lend
-from qtable.cli.opening import Metric, open_images, open_task
+from qtable.cli.opening import Metric, open_images, open_task, tell
 from qtable.cli.options import (
     AsJson,
     Classes,
@@ -65,6 +65,8 @@ def evaluate_command(
     with progress_watch() as watch:
         images = open_images(PhotosSpec(data, resize, limit, memory, classes), watch)
         with Evaluator(images[split], task) as evaluator:
+            doubts = evaluator.doubts()
+            tell(doubts)
             clean = evaluator.clean().score()
             scores = [
                 evaluator(coder, lambda done, total, spec=spec: watch(spec, done, total, ""))  # type: ignore[misc]
@@ -73,7 +75,7 @@ def evaluate_command(
     results = _compared(tables, scores)
     if as_json:
         report = {"metric": task.metric, "codec": codec.to_dict(), "split": split, "clean": clean, "results": results}
-        print(json.dumps(report | {"photos": len(images[split])}))
+        print(json.dumps(report | {"photos": len(images[split]), "doubts": doubts}))
     else:
         _show(results, f"{task.metric} on {len(images[split])} {split} photos; uncompressed {clean:.1%}")
 

@@ -17,7 +17,7 @@ from qtable.encoders.reading import read_tables
 from qtable.jpeg.markers import JpegError
 from qtable.text import printable
 
-File = Annotated[Path, typer.Argument(help="A JPEG or a table file.")]
+File = Annotated[Path, typer.Argument(help="A JPEG or a table file; - reads standard input.")]
 
 
 def inspect_command(file: File, as_json: AsJson = False) -> None:

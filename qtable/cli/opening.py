@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -22,6 +23,8 @@ Metric = Annotated[str, typer.Option(help=f"What counts as a good answer: {', '.
 def open_task(spec: TaskSpec) -> DifferentiableTask:
     """The task of the model that a user names; says first whose code that executes."""
     model = None if spec.model is None else ModelSpec.parse(spec.model)
+    if model is not None:
+        model.check_files()
     if model is not None and model.runs_code:
         line = f"--model executes code of {printable(model.place)}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -48,3 +51,9 @@ def open_images(spec: PhotosSpec, watch: Watch) -> ImageSet:
     split_by = "place" if spec.source is None else "content hash"
     console.print(f"photos: {sizes} (split by {split_by}) · {escape(printable(images.source))}")
     return images
+
+
+def tell(doubts: Sequence[str]) -> None:
+    """What an evaluator doubts, before work goes on."""
+    for line in doubts:
+        console.print(f"[yellow]{escape(printable(line))}[/]", highlight=False, soft_wrap=True)

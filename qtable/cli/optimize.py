@@ -16,7 +16,7 @@ from rich.table import Table
 
 from qtable.cli.common import say
 from qtable.cli.console import console, progress_watch
-from qtable.cli.opening import Metric, open_images, open_task
+from qtable.cli.opening import Metric, open_images, open_task, tell
 from qtable.cli.options import (
     AsJson,
     Budget,
@@ -120,12 +120,12 @@ def optimize_command(
         }
         _check_workable((workers, cluster) != (None, None), subsampling, racing, bool(through or judges))
         if subsampling == "auto":
-            summary = optimize_sampling(images, task, entropy, plan, out, header, watch)
+            summary = optimize_sampling(images, task, entropy, plan, out, header, watch, tell)
         else:
             job = Job(replace(photos, memory=memory // (workers or 1)), spec)
             with _workforce(cluster, workers, job, images, task, codec) as workforce:
                 summary = optimize(
-                    images, task, codec, plan, out, header, watch, workforce, through=through, judges=judges
+                    images, task, codec, plan, out, header, watch, workforce, through=through, judges=judges, tell=tell
                 )
     if as_json:
         print(json.dumps(summary))

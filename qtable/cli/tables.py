@@ -11,12 +11,17 @@ import typer
 from qtable.cli.common import read_jpeg_or_tables, say
 from qtable.cli.options import Output, Tables
 from qtable.encoders.formats import FORMATS
-from qtable.encoders.reading import read_tables
+from qtable.encoders.reading import read_tables, remark
 from qtable.files import write_atomically
 from qtable.jpeg.tables import QTables
 
 To = Annotated[str, typer.Option(help=f"The format: {', '.join(FORMATS)}.")]
-File = Annotated[Path, typer.Argument(help="A JPEG, or a file in one of the formats of `qtable export`.")]
+File = Annotated[
+    Path,
+    typer.Argument(
+        help="A JPEG, a file in one of the formats of `qtable export`, or what Python prints; - reads standard input."
+    ),
+]
 Form = Annotated[str | None, typer.Option("--format", help=f"{', '.join(FORMATS)}. \\[default: by the content]")]
 
 
@@ -39,6 +44,9 @@ def import_command(file: File, form: Form = None, output: Output = None) -> None
     data = read_jpeg_or_tables(file)
     tables, found = read_tables(data, str(file), form)
     say(f"{file}: {found}, {tables.count} {'table' if tables.count == 1 else 'tables'}")
+    known = remark(data, found, tables)
+    if known is not None:
+        say(known)
     _write(str(FORMATS["json"].write(tables)).encode(), output)
 
 

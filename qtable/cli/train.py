@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import distributed
 
 from qtable.cli.console import console, progress_watch
-from qtable.cli.opening import open_images, open_task
+from qtable.cli.opening import open_images, open_task, tell
 from qtable.cli.options import (
     AsJson,
     Classes,
@@ -36,9 +36,13 @@ from qtable.cli.provenance import header_of
 from qtable.jpeg.codec import Codec
 from qtable.jpeg.proxies import PROXIES
 from qtable.jpeg.rounding import ROUNDINGS
+from qtable.measure.evaluate import Evaluator
 from qtable.measure.summary import percent
 from qtable.photos.pixels import MEMORY
+from qtable.photos.sets import ImageSet
 from qtable.photos.spec import PhotosSpec
+from qtable.progress import Watch
+from qtable.tasks.base import DifferentiableTask
 from qtable.tasks.opening import TaskSpec
 from qtable.train.recipe import Learn, Loss, Recipe
 from search.joint import Family, learn
@@ -113,7 +117,7 @@ def train_command(
     )  # fmt: skip
     with process_group(device) as rank, progress_watch(visible=rank == 0) as watch:
         task = open_task(TaskSpec(model, metric, device))
-        images = open_images(PhotosSpec(data, resize, limit, memory, classes), watch)
+        images = _opened(PhotosSpec(data, resize, limit, memory, classes), task, rank, watch)
         out.mkdir(parents=True, exist_ok=True)
         header = header_of(images, model, task, codec)
         statistics = out / f"statistics{rank or ''}.npz"
@@ -122,10 +126,8 @@ def train_command(
             statistics=statistics, progress=lambda done, total: watch("sensitivity on fit", done, total, ""),
         )  # fmt: skip
         summary = learn(images, setting, family, recipe, out, header, watch)
-    if rank == 0 and as_json:
-        print(json.dumps(summary))
-    elif rank == 0:
-        _show(summary, out, recipe)
+    if rank == 0:
+        print(json.dumps(summary)) if as_json else _show(summary, out, recipe)
 
 
 @contextmanager
@@ -142,6 +144,15 @@ def process_group(device: str) -> Iterator[int]:
     finally:
         console.quiet = False
         distributed.destroy_process_group()
+
+
+def _opened(photos: PhotosSpec, task: DifferentiableTask, rank: int, watch: Watch) -> ImageSet:
+    """The photos; the first process says what is doubted of them."""
+    images = open_images(photos, watch)
+    if rank == 0:
+        with Evaluator(images.search, task) as clean:
+            tell(clean.doubts())
+    return images
 
 
 def _show(summary: dict[str, Any], out: Path, recipe: Recipe) -> None:

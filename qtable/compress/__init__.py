@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-import tarfile
 import threading
-from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -22,31 +20,30 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-import numpy.typing as npt
-
 from qtable.codecs.base import Coder
 from qtable.compress.journal import Entry, Journal, Row, Summary
-from qtable.compress.metadata import Metadata, read_metadata, upright, with_metadata
 from qtable.compress.photo import MetadataPolicy, Recipe, Skip
 from qtable.compress.sources import (
+    EVERYTHING,
     JOURNAL,
     MANIFEST,
     PART,
     CompressError,
     Item,
+    Selection,
     check_apart,
-    is_photo,
+    check_case,
     listing,
     target_names,
 )
-from qtable.compress.worker import Job, Source, discard, read_tar, why_dropped, work
+from qtable.compress.trial import Sample, sample
+from qtable.compress.worker import Job, discard, follow, work
 from qtable.jpeg.codec import library_versions
+from qtable.photos.metadata import Metadata, read_metadata, upright, with_metadata
 from qtable.photos.opening import MAX_PIXELS
 from qtable.progress import Progress
 
@@ -66,6 +63,7 @@ __all__ = [
     "Recipe",
     "Row",
     "Sample",
+    "Selection",
     "Skip",
     "Summary",
     "check_apart",
@@ -94,14 +92,18 @@ def compress(
     metadata: MetadataPolicy = "keep",
     skip_larger: bool = False,
     max_pixels: int = MAX_PIXELS,
+    selection: Selection = EVERYTHING,
     workers: int | None = 1,
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Summary:
     """Write the photos of a folder or tar file anew as JPEG, under the same paths in the folder `target`.
 
-    Other files are copied, what cannot be a JPEG faithfully is left out; target/manifest.jsonl has a line for each. The
-    same call continues what was interrupted, and brings a target up to date; other options are refused.
+    Other files and label maps are copied, lists name the new files, what cannot be a JPEG faithfully is left out;
+    target/manifest.jsonl has a line for each. The same call continues what was interrupted, and brings a target up to
+    date; other options are refused.
+
+    selection: which photos are compressed; others are copied.
 
     models: what a coder that looks through networks is lent, opened once by each worker.
 
@@ -113,21 +115,22 @@ def compress(
     workers = (os.cpu_count() or 1) if workers is None else workers
     if workers < 1:
         raise CompressError(f"{workers} workers; allowed: 1 or more")
-    root, items = listing(Path(source))
+    root, items = listing(Path(source), selection)
     folder = _target_folder(Path(source), Path(target))
     with ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
-        journal = stack.enter_context(Journal(folder, recipe.identity()))
+        journal = stack.enter_context(Journal(folder, recipe.identity() | selection.identity()))
         stack.callback(_remove_parts, folder)
         _remove_parts(folder)
+        check_case(folder, (item.target for item in items))
         if executor is None and workers > 1:
             executor = stack.enter_context(processes(workers))
-        job = Job(
-            root.resolve(), folder.resolve(), recipe, library_versions(), tuple(spec.absolute() for spec in models)
-        )
+        specs = tuple(spec.absolute() for spec in models)
+        job = Job(root.resolve(), folder.resolve(), recipe, library_versions(), specs, selection)
         todo = _todo(items, journal, folder)
         done = len(items) - len(todo)
-        chunks = _chunks([item for item in todo if item.reason is None], journal)
+        lists = [item for item in todo if item.kind == "list"]
+        chunks = _chunks([item for item in todo if item.reason is None and item.kind != "list"], journal)
         for item in todo:
             if item.reason is not None:
                 journal.add(
@@ -142,6 +145,10 @@ def compress(
                 done += len(entries)
                 if progress is not None:
                     progress(done, len(items))
+        for done, item in enumerate(lists, start=len(items) - len(lists) + 1):
+            journal.add(follow(job, item, journal.place))
+            if progress is not None:
+                progress(done, len(items))
         return journal.finish(items)
 
 
@@ -167,7 +174,7 @@ def _todo(items: Sequence[Item], journal: Journal, folder: Path) -> list[Item]:
     for item in items:
         known = journal.find(item.source)
         before = known.rows[0].target if known is not None else None
-        if before is not None and before not in targets:
+        if before is not None and before not in targets and before != item.source:
             discard(folder / before)
         if known is None or not _finished(item, known, folder):
             todo.append(item)
@@ -179,12 +186,13 @@ def _finished(item: Item, known: Entry, folder: Path) -> bool:
     row = known.rows[0]
     if item.reason is not None:
         return row.reason == item.reason
-    if (known.size, known.mtime_ns) != (item.size, item.mtime_ns):
+    if item.kind == "list" or (known.size, known.mtime_ns) != (item.size, item.mtime_ns):
         return False
     if row.target is None:
         return row.sha256_before is not None  # it was read, and is no photo to keep
     try:
-        return row.target == item.target and (folder / row.target).stat().st_size == row.bytes_after
+        expected = item.source if row.action == "label map" else item.target
+        return row.target == expected and (folder / row.target).stat().st_size == row.bytes_after
     except FileNotFoundError:
         return False
 
@@ -270,61 +278,3 @@ def _begin(reader: int, writer: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-# ---- what it would save ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Of `photos` photos with `bytes` bytes in all, some drawn at random: int64 [n] bytes of each before and after.
-
-    skipped: reason -> how many others were drawn that would be left out.
-    """
-
-    photos: int
-    bytes: int
-    before: npt.NDArray[np.int64]
-    after: npt.NDArray[np.int64]
-    skipped: dict[str, int]
-
-
-def sample(
-    source: str | os.PathLike[str],
-    recipe: Recipe,
-    count: int,
-    rng: np.random.Generator,
-    progress: Progress | None = None,
-) -> Sample:
-    """Try a recipe on at most `count` photos; nothing is written. CompressError for a count below 1."""
-    if count < 1:
-        raise CompressError(f"a sample of {count} photos; allowed: 1 or more")
-    root, items = listing(Path(source))
-    photos: list[tuple[str, int, int]] = []  # path, where in the file, bytes
-    for item in items:
-        if item.reason is None and item.kind == "photo":
-            photos.append((item.source, 0, item.size))
-        elif item.reason is None and item.kind == "shard":
-            with suppress(Skip, tarfile.TarError, ValueError), Source.opened(root / item.source) as file:
-                members = read_tar(file).getmembers()
-                photos += [(item.source, m.offset_data, m.size) for m in members if _is_kept_photo(m)]
-    chosen = sorted(rng.choice(len(photos), min(count, len(photos)), replace=False)) if photos else []
-    sizes, skipped = list[tuple[int, int]](), Counter[str]()
-    for done, i in enumerate(chosen, start=1):
-        name, start, size = photos[i]
-        try:
-            recipe.check_bytes(size)
-            with Source.opened(root / name) as file:
-                file.seek(start)
-                data = file.read(size)
-            sizes.append((len(data), len(recipe(data)[0])))
-        except Skip as skip:
-            skipped[str(skip).partition(":")[0]] += 1
-        if progress is not None:
-            progress(done, len(chosen))
-    before, after = np.array(sizes, np.int64).reshape(-1, 2).T
-    return Sample(len(photos), sum(size for *_, size in photos), before, after, dict(sorted(skipped.items())))
-
-
-def _is_kept_photo(member: tarfile.TarInfo) -> bool:
-    return member.isreg() and is_photo(member.name) and why_dropped(member) is None

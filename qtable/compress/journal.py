@@ -12,12 +12,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final, Literal, Self
 
+from qtable.compress.label_maps import ALONE, DOUBT
 from qtable.compress.photo import Action, Skip
 from qtable.compress.sources import JOURNAL, MANIFEST, PART, CompressError, Item
 
 FORMAT: Final = 1
+EXCLUDED: Final = "excluded"
+"""The reason of files that are copied as a pattern says."""
+Outcome = Action | Literal["label map", "list"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Row:
     source: str
     member: str | None
     target: str | None
-    action: Action
+    action: Outcome
     bytes_before: int | None = None
     bytes_after: int | None = None
     sha256_before: str | None = None
@@ -52,13 +56,20 @@ class Summary:
     """Of a whole run and those that it continued.
 
     photos: how many were written, `renamed` of them to .jpg, `kept` as they were; bytes_before, bytes_after: theirs.
-    copied: other files. skipped: reason -> number. left: outputs whose source is gone; they stay, in the manifest, too.
+    label_maps: pictures that are no photos and stay as they are, `by_pixels` of them known by what they hold alone.
+    doubtful: photos with a label map's name. lists: whose names follow the photos. copied: other files, `excluded` of
+    them by a pattern. skipped: reason -> number. left: outputs whose source is gone; they stay, in the manifest, too.
     """
 
     photos: int
     renamed: int
     kept: int
+    label_maps: int
+    by_pixels: int
+    doubtful: int
+    lists: int
     copied: int
+    excluded: int
     bytes_before: int
     bytes_after: int
     skipped: dict[str, int]
@@ -123,6 +134,11 @@ class Journal:
         rows = tuple(Row(**json.loads(line)) for line in lines)
         return Entry(rows[0].bytes_before or 0, None, rows)
 
+    def place(self, source: str) -> tuple[str | None] | None:
+        """(path of a file's output,), (None,) if it was left out, None if there is no such file."""
+        entry = self.find(source)
+        return None if entry is None else (entry.rows[0].target,)
+
     def add(self, entry: Entry) -> None:
         """CompressError if it cannot be written (a full disk)."""
         line = _line({"size": entry.size, "mtime_ns": entry.mtime_ns, "rows": [vars(row) for row in entry.rows]})
@@ -136,7 +152,7 @@ class Journal:
                 os.ftruncate(self._descriptor, self._end)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise write_error(self._folder, error) from None
+            raise write_error(self._path, error) from None
         self._end += len(line)
 
     def finish(self, items: Sequence[Item]) -> Summary:
@@ -156,20 +172,28 @@ class Journal:
                     for row in sorted(entry.rows, key=lambda row: os.fsencode(row.member or "")):
                         file.write(_line(vars(row)))
                         counts[row.action] += 1
+                        counts["alone"] += row.reason == ALONE
+                        counts["excluded"] += row.reason == EXCLUDED
                         if row.action == "skipped":
                             skipped[(row.reason or "").partition(":")[0]] += 1
                         elif row.action in ("compressed", "kept"):
+                            counts["doubt"] += DOUBT in (row.reason or "")
                             counts["renamed"] += row.target != (row.source if row.member is None else row.member)
                             counts["before"] += row.bytes_before or 0
                             counts["after"] += row.bytes_after or 0
             os.ftruncate(self._descriptor, len(self._header))
         except OSError as error:
-            raise write_error(self._folder, error) from None
+            raise write_error(self._folder / MANIFEST, error) from None
         return Summary(
             photos=counts["compressed"] + counts["kept"],
             renamed=counts["renamed"],
             kept=counts["kept"],
+            label_maps=counts["label map"],
+            by_pixels=counts["alone"],
+            doubtful=counts["doubt"],
+            lists=counts["list"],
             copied=counts["copied"],
+            excluded=counts["excluded"],
             bytes_before=counts["before"],
             bytes_after=counts["after"],
             skipped=dict(sorted(skipped.items())),
@@ -247,8 +271,8 @@ def output(folder: Path, target: str) -> Iterator[IO[bytes]]:
         raise
 
 
-def write_error(target: Path, error: OSError) -> CompressError:
-    """What to say where the target cannot be written (a full disk)."""
+def write_error(path: Path, error: OSError) -> CompressError:
+    """What to say where a file of the target cannot be written (a full disk)."""
     return CompressError(
-        f"{target}: {error.strerror or error}; what was written before is whole, and the same command continues"
+        f"{path}: {error.strerror or error}; what was written before is whole, and the same command continues"
     )

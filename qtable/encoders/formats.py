@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from qtable.encoders.code import _c, _v4l2, _vaapi
+from qtable.encoders.ffmpeg import _ffmpeg, _read_ffmpeg
+from qtable.encoders.python import _MARK, _read_pillow
 from qtable.encoders.scaling_lists import _read_scaling_lists, _x264, _x265
 from qtable.encoders.segments import _donor, _dqt, _read_donor, _read_dqt
 from qtable.encoders.text import (
     _C_COMMENT,
     _HASH,
-    _HASH_COMMENT,
     _NAMES,
     _SLASHES,
     _STARS,
@@ -27,11 +28,9 @@ from qtable.encoders.text import (
 )
 from qtable.encoders.tools import (
     _cjpeg,
-    _ffmpeg,
     _imagemagick,
     _numpy,
     _read_cjpeg,
-    _read_ffmpeg,
     _read_imagemagick,
     _read_json,
     _read_numpy,
@@ -135,7 +134,7 @@ FORMATS: Final[dict[str, Format]] = {
             lambda tables: json.dumps(tables.to_dict()) + "\n",
             _text(_read_json),
             None,
-            re.compile(rb"\A\s*\{"),
+            re.compile(rb"\A\s*\{(?!\s*(?:\d+\s*:|'values'))"),
         ),
         Format(
             "pillow",
@@ -147,9 +146,9 @@ FORMATS: Final[dict[str, Format]] = {
                 "into a BytesIO, optimize and progressive can fail on detailed photos: save to a file",
             ),
             lambda tables: f"qtables = {_arrays(tables, 'natural', '[]')}\n",
-            _read_arrays("[]", _HASH_COMMENT, "natural"),
+            _read_pillow,
             _HASH,
-            re.compile(rb"^qtables\s*=", re.MULTILINE),
+            re.compile(_MARK, re.MULTILINE),
         ),
         Format(
             "imagemagick",
@@ -182,7 +181,7 @@ FORMATS: Final[dict[str, Format]] = {
             _ffmpeg,
             _text(_read_ffmpeg),
             _HASH,
-            re.compile(rb"-intra_matrix\s"),
+            re.compile(rb"-(?:chroma_)?intra_matrix(?::[vV0:]+)?\s"),
             most=2,
         ),
         Format(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qtable.encoders.formats import FORMATS, detect
+from qtable.encoders.python import order_printed
 from qtable.jpeg.header import read_header
 from qtable.jpeg.tables import QTables
 
@@ -26,3 +27,11 @@ def read_tables(data: bytes, name: str | None = None, form: str | None = None) -
             raise ValueError(f"{unknown}as a {chosen.name} file: {error}") from None
     except ValueError as error:
         raise ValueError(" ".join(f"{name or 'table file'}: {error}".split())) from None
+
+
+def remark(data: bytes, form: str, tables: QTables) -> str | None:
+    """What a reader of tables in this format should know of them; None for most."""
+    if form == "ffmpeg" and (tables.values[:, 0, 0] != 8).any():
+        return "the matrices as they are; in ffmpeg's files the first entry of each table (DC) is 8"
+    order = order_printed(data) if form == "pillow" else None
+    return order and f"read in {order}"

@@ -1,4 +1,4 @@
-"""Tables for programs: cjpeg, ImageMagick, ffmpeg, NumPy, JSON."""
+"""Tables for programs: cjpeg, ImageMagick, NumPy, JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ET
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -58,22 +57,6 @@ def _read_imagemagick(text: str) -> QTables:
     if any(len(levels) != 64 for levels in slots.values()):
         raise ValueError("a table without 64 levels")
     return _tables([level for slot in sorted(slots) for level in slots[slot]])
-
-
-def _ffmpeg(tables: QTables) -> str:
-    lists = [",".join(map(str, table)) for table in as_flat_list(tables)]
-    options = zip(("-intra_matrix", "-chroma_intra_matrix"), lists, strict=False)
-    return " ".join(["-q:v 8", *(f"{option} {numbers}" for option, numbers in options)]) + "\n"
-
-
-def _read_ffmpeg(text: str) -> QTables:
-    words = re.sub(_HASH_COMMENT, " ", text).replace('"', "").replace("'", "").split()
-    options = dict(pairwise(words))
-    scale = options.get("-q:v", options.get("-qscale:v", "8"))
-    if scale != "8":
-        raise ValueError(f"-q:v {scale[:20]} multiplies the matrices by q/8; only -q:v 8 is read")
-    names = [name for name in ("-intra_matrix", "-chroma_intra_matrix") if name in options]
-    return _tables([number for name in names for number in _numbers(options[name])])
 
 
 def _read_json(text: str) -> QTables:

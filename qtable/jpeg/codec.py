@@ -1,21 +1,22 @@
 """`Codec`: RGB -> real JPEG bytes -> RGB through libjpeg-turbo, and what can be read back out of a file.
 
 Every size and every accuracy of qtable comes from here. Pillow encodes (its wheel carries libjpeg-turbo);
-PyTurboJPEG decodes where the system has libturbojpeg, simplejpeg where it has not. All routes give equal pixels.
+PyTurboJPEG decodes where the system has libturbojpeg, simplejpeg where it has not; Pillow where the sampling factors
+are some that neither has a name for. All routes give equal pixels, and damage is an error on each.
 """
 
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 import tempfile
 import threading
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from typing import IO, Final
+from typing import IO, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -111,9 +112,16 @@ def _turbojpeg_decoder() -> Callable[[bytes], RGB]:
     """PyTurboJPEG on the system's libturbojpeg; OSError or RuntimeError where there is none that fits."""
     import turbojpeg
 
-    # It reports damaged files as warnings; for qtable they are errors.
-    warnings.filterwarnings("error", category=UserWarning, module="turbojpeg")
     jpeg = turbojpeg.TurboJPEG()
+    describe = jpeg._TurboJPEG__get_error_string
+
+    def refuse(handle: int) -> NoReturn:
+        raise OSError(describe(handle))
+
+    # It reports damage as Python's warnings, which pass unseen under some filters; for qtable it is an error.
+    if not callable(jpeg._TurboJPEG__report_error):
+        raise RuntimeError("PyTurboJPEG reports errors in a way of its own")
+    jpeg._TurboJPEG__report_error = refuse
     return lambda data: jpeg.decode(data, pixel_format=turbojpeg.TJPF_RGB)
 
 
@@ -124,9 +132,15 @@ def _simplejpeg_decoder() -> Callable[[bytes], RGB]:
 
 
 def _pillow_decoder() -> Callable[[bytes], RGB]:
-    import io
+    """libjpeg-turbo as Pillow carries it, which passes none of its warnings on."""
+    from qtable.jpeg.damage import check_entropy
 
-    return lambda data: np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    def decode(data: bytes) -> RGB:
+        check_entropy(data, read_header(data))
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            return np.array(image.convert("RGB"))
+
+    return decode
 
 
 DECODERS: Final[dict[str, Callable[[], Callable[[bytes], RGB]]]] = {
@@ -150,7 +164,10 @@ def decoder(name: str | None = None) -> tuple[str, Callable[[bytes], RGB]]:
 
 
 def decode(data: bytes) -> RGB:
-    """uint8 [h, w, 3] of a JPEG file. JpegError if it is not a whole one, or asks for more work than its bytes hold."""
+    """uint8 [h, w, 3] of a JPEG file. JpegError if it is not a whole one, or asks for more work than its bytes hold.
+
+    Any sampling factors: with those that TurboJPEG has no name for, Huffman-coded files of 8 bits.
+    """
     if len(data) < 4 or not data.startswith(b"\xff\xd8"):
         raise JpegError(f"not a JPEG file ({len(data)} bytes, no SOI marker)")
     if b"\xff\xd9" not in data[-64:]:
@@ -158,8 +175,17 @@ def decode(data: bytes) -> RGB:
     check_work(data)
     try:
         return decoder()[1](data)
-    except (OSError, ValueError, UserWarning) as error:
+    except (OSError, ValueError) as error:
+        if read_header(data).subsampling in _NAMED:
+            raise JpegError(f"a JPEG file that does not decode: {error}") from None
+    try:
+        return decoder("pillow")[1](data)
+    except (OSError, ValueError, SyntaxError) as error:
         raise JpegError(f"a JPEG file that does not decode: {error}") from None
+
+
+_NAMED: Final = frozenset([*SUBSAMPLINGS, "grey"])
+"""Samplings that each version of TurboJPEG decodes; of others some know more than others."""
 
 
 # SOS, or SOFn followed by its height and width.

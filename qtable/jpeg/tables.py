@@ -253,10 +253,13 @@ class QTables:
             return cls.from_dict(json.loads(data))
         except RecursionError:
             raise ValueError(f"{path}: JSON nested too deeply") from None
-        except UnicodeDecodeError:
-            raise ValueError(f"{path}: not a JSON table file") from None
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: not a JSON table file: {error}") from None
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            if re.match(rb'\s*\{\s*["}]', data):
+                raise ValueError(f"{path}: not a JSON table file: {error}") from None
+            raise ValueError(
+                f"{path}: not a JSON table file; qtable import {path} -o TABLES.json reads JPEG files, the files of"
+                " encoders and what Python prints"
+            ) from None
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 

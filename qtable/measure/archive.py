@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from qtable.codecs.base import Coder
+from qtable.measure.changes import changes
 from qtable.measure.evaluate import Score
 from qtable.photos.sets import SPLITS, Split
 from qtable.tasks.base import Outcomes
@@ -199,11 +200,6 @@ def _parse_record(path: Path, number: int, line: bytes) -> Record:
 
 
 def _check_identity(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    before, now = old.get("identity", {}), new["identity"]
-    for key in sorted({*before, *now}):
-        if before.get(key) != now.get(key):
-            was, is_now = before.get(key), now.get(key)
-            raise ArchiveError(
-                f"{path.parent} holds another run: its {key:.40} is {was!r:.200}, now {is_now!r:.200};"
-                " choose another --out"
-            )
+    differences = changes(old, new)
+    if differences:
+        raise ArchiveError(f"{path.parent} holds another run: {'; '.join(differences)}; choose another --out")

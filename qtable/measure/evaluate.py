@@ -22,7 +22,7 @@ from qtable.codecs.base import Coder
 from qtable.jpeg.tables import QTables
 from qtable.photos.sets import Photos
 from qtable.progress import Progress
-from qtable.tasks.base import Indices, Outcomes, Targets, Task, digest
+from qtable.tasks.base import Doubting, Indices, Outcomes, Targets, Task, digest
 
 T = TypeVar("T")
 Call = tuple[Any, ...]
@@ -99,6 +99,10 @@ class Evaluating(ABC):
     def fingerprint(self) -> str:
         """Hex digest of the targets: annotations, and what the model answers on the uncompressed photos."""
         return digest(self._targets)[:16]
+
+    def doubts(self) -> list[str]:
+        """What the task doubts of photos, annotations and network together, for people; most often nothing."""
+        return self.task.doubts(self._targets) if isinstance(self.task, Doubting) else []
 
     def _whole(self, parts: Sequence[Outcomes]) -> Outcomes:
         return type(parts[0]).join(parts).subset(self._back)

@@ -1,68 +1,167 @@
-"""A photo's file -> pixels: what may be opened, and how."""
+"""A photo's file -> pixels and metadata: what may be opened, and how. All of qtable reads photos here."""
 
 from __future__ import annotations
 
 import io
+import re
 import stat
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from qtable.jpeg.codec import MAX_SIDE, RGB, check_work
+from qtable.jpeg.codec import MAX_SIDE, RGB, decode
+from qtable.jpeg.header import read_header
+from qtable.jpeg.markers import FRAMES, JpegError
+from qtable.photos.metadata import (
+    APP2,
+    Metadata,
+    metadata_of,
+    orientation,
+    pillow,
+    pillow_metadata,
+    read_segments,
+    upright,
+)
+from qtable.photos.samples import FORMATS, PhotoError, rgb, why_unknown
 
 EXTENSIONS: Final = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"])
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
-"""What a photo file may be, whatever its name says; for others Pillow would start programs (EPS: Ghostscript)."""
 MAX_PIXELS: Final = 178_956_970
 """Photos with more are skipped unread: a small file can claim any number. Pillow itself stops here, too."""
-_TOO_MANY_PIXELS: Final = f"more than {MAX_PIXELS:,} pixels"
 MAX_FILE_BYTES: Final = 1 << 30
 """Larger files are skipped unread: a photo of `MAX_PIXELS` takes this much uncompressed, with 16 bits per channel."""
 
 
-def open_photo(data: bytes, resize: int | None = None) -> tuple[RGB, bool]:
-    """Decode any photo file to (uint8 [h, w, 3], whether it was a JPEG), turned upright as its EXIF says.
+@dataclass(frozen=True)
+class Photo:
+    """What a file holds.
 
-    Grey, palette, CMYK, 16-bit grey and transparent photos become RGB as Pillow's `convert` makes it. ValueError for
-    files that are none of `FORMATS`, for more than `MAX_PIXELS` and for JPEG files that ask for more work than their
-    bytes hold; else what Pillow raises for files that it cannot read in full.
+    pixels: uint8 [h, w, 3], as stored. orientation: 1 to 8, how they are to be turned (EXIF 2.32, table 6): EXIF's, or
+    XMP's where EXIF has none. is_jpeg: whether the file was one. reduced: what of its samples was. lost: what of its
+    metadata could not be read.
     """
-    with _opened(data) as opened:
-        _check_pixels(opened.size)
-        is_jpeg = opened.format in ("JPEG", "MPO")
-        if is_jpeg:
-            check_work(data)
-        upright = ImageOps.exif_transpose(opened)
-        if upright.mode.startswith("I;16") or upright.mode == "I":
-            upright = Image.fromarray(
-                (np.asarray(upright).astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8)
-            )
-        rgb = upright.convert("RGB")
-        size = rgb.size
-        if resize is not None and min(size) != resize:
-            factor = resize / min(size)
-            size = (max(1, round(rgb.width * factor)), max(1, round(rgb.height * factor)))
-        _check_pixels(size)
-        if max(size) > MAX_SIDE:
-            raise ValueError(f"{size[0]} x {size[1]} pixels; a JPEG file has at most {MAX_SIDE} a side")
-        return np.array(rgb if size == rgb.size else rgb.resize(size, Image.Resampling.BILINEAR)), is_jpeg
+
+    pixels: RGB
+    orientation: int
+    metadata: Metadata
+    is_jpeg: bool
+    reduced: str | None = None
+    lost: str | None = None
+
+    @property
+    def upright(self) -> RGB:
+        return upright(self.pixels, self.orientation)
 
 
-def _opened(data: bytes) -> Image.Image:
-    """A photo of which only the header was read. ValueError for other files and for sizes that Pillow refuses."""
+def open_photo(data: bytes, resize: int | None = None) -> tuple[RGB, bool]:
+    """(uint8 [h, w, 3] of any photo file, turned upright, whether it was a JPEG).
+
+    resize: the shorter side's pixels. PhotoError for files that `read_photo` refuses and for a side that no JPEG has.
+    """
+    photo = read_photo(data)
+    pixels = photo.upright
+    height, width = pixels.shape[:2]
+    if resize is None or min(height, width) == resize:
+        check_size(width, height)
+        return pixels, photo.is_jpeg
+    factor = resize / min(height, width)
+    width, height = (max(1, round(side * factor)) for side in (width, height))
+    check_size(width, height)
+    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)), photo.is_jpeg
+
+
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+    """PhotoError for photos that are not read, or that no JPEG can hold."""
+    _check_pixels(width, height, max_pixels)
+    if max(width, height) > MAX_SIDE:
+        raise PhotoError(f"too large: {width} x {height} pixels; a JPEG file has at most {MAX_SIDE} a side")
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise PhotoError(f"too large: {width} x {height} pixels; at most {max_pixels:,} are read")
+
+
+def read_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
+    """The photo of a file's bytes. PhotoError, in one line, for what cannot be read faithfully as 8-bit RGB.
+
+    The reasons: "empty file", "too large", "several pictures" (animations, pages, MPO), "transparency", "colour mode"
+    (CMYK, LAB), "sample type" (`samples.rgb` says which are read and how), "bytes after the picture's end" (JPEG), and
+    "unreadable" for what is none of `FORMATS`, truncated or damaged, a JPEG with a decoder's warning as well.
+    """
+    if not data:
+        raise PhotoError("empty file")
+    return _read_jpeg(data, max_pixels) if data.startswith(b"\xff\xd8") else _read_other(data, max_pixels)
+
+
+def _read_jpeg(data: bytes, max_pixels: int) -> Photo:
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        segments = [(marker, payload) for marker, _, payload in read_segments(data)]
+        _check_frames(segments, max_pixels)
+        if any(m == APP2 and payload.startswith(b"MPF\0") for m, payload in segments) and _is_several(data):
+            raise PhotoError("several pictures")
+        pixels = decode(data)
+    except (JpegError, struct.error) as error:
+        if b"\xff\xd9" not in data[-64:] and _is_whole(data):
+            raise PhotoError("bytes after the picture's end") from None
+        raise PhotoError(f"unreadable: {error}") from None
+    metadata, lost = metadata_of(segments)
+    return Photo(pixels, orientation(metadata), metadata, True, lost=lost)
+
+
+def _check_frames(segments: Sequence[tuple[int, bytes]], max_pixels: int) -> None:
+    for marker, payload in segments:
+        if marker in FRAMES:
+            precision, height, width, components = struct.unpack_from(">BHHB", payload)
+            _check_pixels(width, height, max_pixels)
+            if precision != 8:
+                raise PhotoError(f"sample type uint{precision} in a JPEG file is not read; allowed is uint8")
+            if components == 4:
+                raise PhotoError("colour mode CMYK")
+
+
+def _is_whole(jpeg: bytes) -> bool:
+    try:
+        read_header(jpeg)
+    except JpegError:
+        return False
+    return True
+
+
+def _is_several(jpeg: bytes) -> bool:
+    """Whether there are other pictures behind the first (MPO: stereo pairs, gain maps)."""
+    try:
+        with pillow(), Image.open(io.BytesIO(jpeg), formats=("JPEG", "MPO")) as image:
+            return int(getattr(image, "n_frames", 1)) > 1
+    except Exception:  # Pillow raises whatever it likes on damaged files
+        return False
+
+
+def _read_other(data: bytes, max_pixels: int) -> Photo:
+    try:
+        with pillow():  # its lock is held for the header alone: threads decode side by side
+            image = Image.open(io.BytesIO(data), formats=(*FORMATS, "DIB"))
+            several = getattr(image, "n_frames", 1) > 1
+        with image:
+            if several:
+                raise PhotoError("several pictures")
+            _check_pixels(*image.size, max_pixels)
+            pixels, note = rgb(image)
+            with pillow():
+                metadata = pillow_metadata(image)
     except UnidentifiedImageError:
-        raise ValueError(f"not a photo ({', '.join(FORMATS)})") from None
-    except Image.DecompressionBombError:
-        raise ValueError(_TOO_MANY_PIXELS) from None
-
-
-def _check_pixels(size: tuple[int, int]) -> None:
-    if size[0] * size[1] > MAX_PIXELS:
-        raise ValueError(_TOO_MANY_PIXELS)
+        with pillow():
+            raise why_unknown(data) from None
+    except (PhotoError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's plugins raise whatever they like on damaged files
+        detail = re.sub(r" ?<[^>]* at 0x[0-9a-f]+>", "", str(error))  # the same words in each run
+        raise PhotoError(f"unreadable: {type(error).__name__}: {detail}") from None
+    return Photo(pixels, orientation(metadata), metadata, False, reduced=note)
 
 
 def read_photo_file(file: Path) -> bytes:

@@ -12,7 +12,7 @@ import math
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -118,6 +118,15 @@ class Task(Protocol):
 
     def outcomes(self, decoded: Sequence[RGB], targets: Targets) -> Outcomes:
         """Of decoded photos of one size."""
+        ...
+
+
+@runtime_checkable
+class Doubting(Protocol):
+    """A task that can tell from its targets that photos, annotations and network do not belong together."""
+
+    def doubts(self, targets: Sequence[Targets]) -> list[str]:
+        """Sentences for people, of the targets of all batches; none if nothing is to be said."""
         ...
 
 

@@ -17,6 +17,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from qtable.jpeg.codec import RGB
 from qtable.photos.sets import Annotations
 from qtable.tasks.base import Floats, Indices, ModelError, Outcomes, check_finite, packed, unpacked
+from qtable.tasks.chance import at_chance
 
 METRICS: Final[dict[str, str]] = {
     "top-1": "top-1 accuracy",
@@ -169,6 +170,14 @@ class Classifier:
             classes = logits.shape[1]
             raise ModelError(f"label {labels.max()} is outside the model's {classes} classes (0..{classes - 1})")
         return ClassTargets(labels, logits.argmax(1).cpu().numpy())
+
+    def doubts(self, targets: Sequence[ClassTargets]) -> list[str]:
+        """Of labels that are numbered otherwise than the answers, and of preprocessing (see `Chance`)."""
+        if not self.annotated:
+            return []
+        labels, clean = (np.concatenate(column) for column in zip(*targets, strict=True))
+        chance = at_chance(clean, labels)
+        return [] if chance is None else chance.sentences()
 
     def outcomes(self, decoded: Sequence[RGB], targets: ClassTargets) -> ClassOutcomes:
         with torch.no_grad():

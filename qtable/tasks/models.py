@@ -54,6 +54,12 @@ class ModelSpec:
         weights = Path(self.weights) if self.weights else None
         return tuple(file for file in (code, weights) if file is not None)
 
+    def check_files(self) -> None:
+        """ModelError, naming it, if a file is not there."""
+        for file in self.files:
+            if not file.is_file():
+                raise ModelError(f"model {str(self)!r}: {file}: no such file")
+
     @property
     def runs_code(self) -> bool:
         """Whether `place` can do what a program of its author can do: see docs/reliability.md."""
@@ -81,9 +87,7 @@ def load_model(spec: str | None) -> nn.Module:
 
         return embedded.network()
     where = ModelSpec.parse(spec)
-    for file in where.files:
-        if not file.is_file():
-            raise ModelError(f"model {spec!r}: {file}: no such file")
+    where.check_files()
     try:
         model = _called(where) if where.name else READERS[_suffix(where.place)](Path(where.place))
         if where.weights:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from qtable.jpeg.codec import RGB
 from qtable.photos.sets import Annotations
-from qtable.tasks.base import Floats, Indices, Outcomes, Targets, Task
+from qtable.tasks.base import Doubting, Floats, Indices, Outcomes, Targets, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +57,11 @@ class Several:
     def targets(self, originals: Sequence[RGB], annotations: Annotations) -> Targets:
         """A tuple, one for each task."""
         return tuple(task.targets(originals, annotations) for task in self.tasks)
+
+    def doubts(self, targets: Sequence[Targets]) -> list[str]:
+        """Those of the task that is scored."""
+        first = self.tasks[0]
+        return first.doubts([own[0] for own in targets]) if isinstance(first, Doubting) else []
 
     def outcomes(self, decoded: Sequence[RGB], targets: Targets) -> SideBySide:
         """Of each task."""

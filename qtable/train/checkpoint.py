@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from qtable.files import write_atomically
 from qtable.jpeg.calibration import Calibrated
 from qtable.jpeg.codec import Codec
+from qtable.measure.changes import changes
 from qtable.train.joint import WITHOUT_UNIT, Joint, proxy_of
 from qtable.train.recipe import Recipe, TrainingError
 from qtable.train.validation import Validation
@@ -94,13 +95,9 @@ def load(run: State) -> None:
 
 
 def _check_identity(run: State, before: Mapping[str, Any]) -> None:
-    for key in sorted({*before, *run.identity}):
-        was, now = before.get(key), run.identity.get(key)
-        if was != now:
-            changed: Any = (was, now)
-            if isinstance(was, dict) and isinstance(now, dict):
-                changed = {k: (was.get(k), now.get(k)) for k in now if was.get(k) != now.get(k)}
-            raise TrainingError(f"{run.out} holds another training: its {key} differs: {changed}; choose another --out")
+    differences = changes({"identity": before}, {"identity": run.identity})
+    if differences:
+        raise TrainingError(f"{run.out} holds another training: {'; '.join(differences)}; choose another --out")
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -263,7 +263,7 @@ def test_another_run_in_the_same_folder_is_refused(folder: Path, tmp_path: Path)
     before = (tmp_path / "r" / "archive.jsonl").read_bytes()
     other = qtable(*optimize(folder, tmp_path / "r", "--budget", "1", "--seed", "1"))
     assert other.returncode == 1
-    assert "its seed is 0, now 1; choose another --out" in other.stderr
+    assert f"qtable: {tmp_path / 'r'} holds another run: --seed was 0, now 1; choose another --out" in other.stderr
     assert (tmp_path / "r" / "archive.jsonl").read_bytes() == before
 
 
@@ -275,7 +275,20 @@ def test_a_changed_model_file_is_another_run(folder: Path, tmp_path: Path) -> No
     model.write_text(MODEL.replace("[z, -z]", "[-z, z]"))
     changed = qtable(*arguments, "--budget", "1")
     assert changed.returncode == 1
-    assert "holds another run: its answers" in changed.stderr
+    assert "holds another run: the model answers otherwise on the same photos" in changed.stderr
+
+
+def test_all_that_was_changed_is_said_in_the_words_of_the_command(folder: Path, tmp_path: Path) -> None:
+    first = optimize(folder, tmp_path / "r", "--budget", "1", "--resize", "20", "--tables", "1")
+    assert qtable(*first).returncode == 0
+    other = qtable(*optimize(folder, tmp_path / "r", "--limit=50", "--metric", "agreement", "--entropy", "standard"))
+    assert other.returncode == 1
+    (line,) = (line for line in other.stderr.splitlines() if "another run" in line)
+    assert line == (
+        f"qtable: {tmp_path / 'r'} holds another run: --entropy was optimized, now standard; --metric was"
+        " top-1 accuracy, now agreement with the uncompressed answer; --tables was 1, now 2; --resize was 20, now none;"
+        " --limit was none, now 50; choose another --out"
+    )
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,19 @@ def test_the_command_says_whose_code_it_executes_and_programs_can_do_what_it_fea
     assert complaints(errors)[0].startswith("qtable: the model answers [4] to RGB")  # it has read the file
 
 
+@pytest.mark.parametrize("command", ["optimize", "evaluate --tables quality:50", "compare --methods random", "train"])
+@pytest.mark.parametrize("model", ["nosuch.pt", "nosuch.py:net", "{0}/model.py:net@nosuch.safetensors"])
+def test_a_model_that_is_not_there_is_said_before_code_is(
+    command: str, model: str, job: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, errors = run(*command.split(), "--data", job / "photos", "--model", model.format(job))
+    assert status == 1
+    (line,) = (line for line in errors if line)
+    assert line.startswith(f"qtable: model '{model.format(job)}': nosuch.")
+    assert line.endswith(": no such file")
+
+
 def test_a_model_without_gradients_works_with_searchers_alone(job: Path, tmp_path: Path, run: Run) -> None:
     pytest.importorskip("onnxruntime", reason="needs the extra qtable[onnx]")
     write_onnx(job / "mean.onnx", WEIGHTS[:2], ("n", 3, "h", "w"))
@@ -172,7 +185,8 @@ def test_names_that_are_no_text_reach_no_terminal_and_stop_nothing(tmp_path: Pat
     command[command.index("--data") + 1] = str(photos)
     done = subprocess.run([*command, "--method", "random"], capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert rb"b/\udcff\x1b]0;title\x07\n[red].png: ValueError: not a photo" in done.stderr
+    said = done.stderr.partition(rb"b/\udcff\x1b]0;title\x07\n[red].png: ")[2]
+    assert b"unreadable: not a photo" in said.partition(b"\n")[0]
     assert rb"executes code of" in done.stderr
     assert b"\x1b" not in done.stdout + done.stderr
     assert rb"caf\udce9" in done.stdout

@@ -9,13 +9,12 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import signal
-import struct
 import subprocess
 import sys
 import tarfile
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -53,6 +52,7 @@ from qtable.compress import (
     with_metadata,
 )
 from qtable.compress.journal import output
+from qtable.compress.sources import tells_case
 from qtable.jpeg.codec import RGB, Codec, decode
 from qtable.jpeg.header import read_header
 from qtable.jpeg.tables import QTables
@@ -235,17 +235,6 @@ def test_opaque_pictures_of_every_mode_are_kept(mode: str) -> None:
     assert made == CODEC.encode(np.asarray(image.convert("RGB")), TABLES)
 
 
-def deep_png() -> bytes:
-    """A colour PNG of 16 bits a sample, which Pillow cannot write (PNG specification, 11.2)."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    header = struct.pack(">IIBBBBB", 4, 2, 16, 2, 0, 0, 0)
-    data = zlib.compress((b"\0" + bytes(range(24))) * 2)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-
-
 def two_pictures(kind: str) -> bytes:
     return encoded(noise(0), kind, save_all=True, append_images=[noise(1)])
 
@@ -260,7 +249,7 @@ def transparent(mode: str) -> bytes:
     ("make", "reason"),
     [
         (lambda: b"", "empty file"),
-        (lambda: b"no photo", "unreadable: UnidentifiedImageError: cannot identify image file"),
+        (lambda: b"no photo", "unreadable: not a photo (JPEG, PNG, WEBP, BMP, TIFF, PPM, GIF)"),
         (lambda: encoded(noise(0), "JPEG")[:-20], "unreadable: a truncated JPEG file"),
         (lambda: encoded(noise(0), "JPEG")[:30], "unreadable: segment 0xdb at byte 21 has length 67"),
         (lambda: encoded(noise(0), "PNG")[:400], "unreadable: "),
@@ -272,18 +261,15 @@ def transparent(mode: str) -> bytes:
         (lambda: transparent("LA"), "transparency"),
         (lambda: encoded(noise(0).quantize(8), "PNG", transparency=0), "transparency"),
         (lambda: encoded(noise(0), "PNG", transparency=noise(0).getpixel((0, 0))), "transparency"),
-        (lambda: encoded(Image.new("I;16", (8, 8)), "PNG"), "more than 8 bits a sample"),
-        (lambda: encoded(Image.new("F", (8, 8)), "TIFF"), "more than 8 bits a sample"),
-        (deep_png, "more than 8 bits a sample"),
-        (lambda: b"P6\n2 2\n65535\n" + bytes(24), "more than 8 bits a sample"),
-        (lambda: b"P5\n2 2\n65535\n" + bytes(8), "more than 8 bits a sample"),
+        (lambda: encoded(Image.new("F", (8, 8)), "TIFF"), "sample type float32 is not read"),
+        (lambda: encoded(Image.new("I", (8, 8)), "TIFF"), "sample type int32 is not read"),
         (lambda: two_pictures("PNG"), "several pictures"),
         (lambda: two_pictures("WEBP"), "several pictures"),
         (lambda: two_pictures("TIFF"), "several pictures"),
         (lambda: two_pictures("GIF"), "several pictures"),
         (lambda: two_pictures("MPO"), "several pictures"),
         (lambda: encoded(Image.new("1", (65501, 1)), "PNG"), "too large: 65501 x 1 pixels"),
-        (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unreadable: UnidentifiedImageError"),
+        (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unreadable: not a photo"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_kept_faithfully_is_skipped_with_its_reason(make: Callable[[], bytes], reason: str) -> None:
@@ -344,7 +330,7 @@ def test_recipes_that_cannot_be(options: dict[str, Any], message: str) -> None:
     ],
 )
 def test_target_names(names: list[str], expected: list[str]) -> None:
-    assert target_names(names) == expected
+    assert target_names(names) == dict(zip(names, expected, strict=True))
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -358,7 +344,7 @@ def test_a_tree_is_written_anew_and_the_originals_stay(small: Path, tmp_path: Pa
         "train/cat/0.jpg", "train/cat/1.jpg", "train/dog/2.jpg", "train/dog/3.JPEG", "test/4.jpg",
         "labels.csv", "test/notes.json", MANIFEST, JOURNAL,
     }  # fmt: skip
-    assert made["labels.csv"] == before["labels.csv"]
+    assert made["labels.csv"] == b"path,label\ntrain/cat/1.jpg,0\n"
     assert made["train/cat/0.jpg"] == RECIPE(before["train/cat/0.jpg"])[0]
     assert seen[-1] == (9, 9)
     listed = rows(tmp_path / "dst")
@@ -376,7 +362,12 @@ def test_a_tree_is_written_anew_and_the_originals_stay(small: Path, tmp_path: Pa
         photos=5,
         renamed=3,
         kept=0,
-        copied=2,
+        label_maps=0,
+        by_pixels=0,
+        doubtful=0,
+        lists=1,
+        copied=1,
+        excluded=0,
         bytes_before=sum(row["bytes_before"] for row in photos),
         bytes_after=sum(row["bytes_after"] for row in photos),
         skipped={"empty file": 1, "unreadable": 1},
@@ -415,6 +406,21 @@ def test_source_and_target_lie_apart(small: Path, tmp_path: Path, target: str) -
     with pytest.raises(CompressError, match="must lie apart: the originals are never overwritten"):
         run(small, tmp_path / target)
     assert files(tmp_path) == before
+
+
+def test_names_that_the_target_does_not_keep_apart_are_refused(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise(0).save(small / "test/É.png")
+    noise(1).save(small / "test/e\u0301.bmp")
+    assert run(small, tmp_path / "apart").photos == 7
+    assert tells_case(tmp_path)
+    assert list(tmp_path.glob(PART + "*")) == []
+    monkeypatch.setattr("qtable.compress.sources.tells_case", lambda folder: False)
+    with pytest.raises(CompressError, match=r"dst does not tell 'test/e\u0301\.jpg' from 'test/É\.jpg'; choose"):
+        run(small, tmp_path / "dst")
+    (small / "test/É.png").unlink()
+    assert run(small, tmp_path / "other").photos == 6
 
 
 def test_a_target_with_other_files_is_refused(small: Path, tmp_path: Path) -> None:
@@ -659,6 +665,7 @@ def test_a_full_or_read_only_disk(
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("qtable: ")]
         assert len(lines) == 1
         assert message in lines[0]
+    assert re.match(rf"qtable: {disk}/dst/(\d/\d{{3}}\.\w+|{JOURNAL}): ", lines[0])
     assert lines[0].endswith("; what was written before is whole, and the same command continues")
     left = {name: data for name, data in files(disk / "dst").items() if name != JOURNAL}
     assert 20 < len(left) < len(whole)
@@ -1012,7 +1019,7 @@ class Elsewhere(ThreadPoolExecutor):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda job: replace(job, root=Path("/nowhere")), "a worker does not see labels.csv in .*src"),
+        (lambda job: replace(job, root=Path("/nowhere")), "a worker does not see test/4.bmp in .*src"),
         (lambda job: replace(job, target=Path("/nowhere")), "worker on .*: its /nowhere is not the driver's"),
         (lambda job: replace(job, versions={"encoder": "x"}), "worker on .*: its codec is .*; the driver's x"),
     ],
@@ -1059,7 +1066,8 @@ def test_the_command_says_what_it_did(small: Path, tmp_path: Path, capsys: pytes
     succeeds(command)
     sentence = capsys.readouterr().out
     assert sentence.startswith("5 photos: ")
-    assert "%); 3 of them renamed to .jpg; 2 other files copied; skipped 1 (empty file), 1 (unreadable)." in sentence
+    parts = ("3 of them renamed to .jpg", "the names in 1 list follow the photos", "1 other file copied", "skipped 1 (")
+    assert "%); " + "; ".join(parts) + "empty file), 1 (unreadable)." in sentence
     assert sentence.endswith(f" Manifest: {tmp_path}/dst/{MANIFEST}\n")
     succeeds([*command, "--json"])
     result = json.loads(capsys.readouterr().out)

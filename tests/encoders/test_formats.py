@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -104,6 +106,63 @@ def test_ffmpeg_writes_all_but_dc(
     luma, chroma, _ = ((c.horizontal, c.vertical) for c in header.components)
     ratios = {"4:4:4": (1, 1), "4:2:2": (2, 1), "4:2:0": (2, 2)}
     assert (luma[0] / chroma[0], luma[1] / chroma[1]) == ratios[subsampling]
+
+
+def ffmpeg_file(options: str, folder: Path, tools: Path) -> QTables:
+    """The tables in the file that ffmpeg makes with these options."""
+    if not (tools / "ffmpeg").exists():
+        pytest.skip("no ffmpeg")
+    Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(folder / "IN.png")
+    command = [
+        str(tools / "ffmpeg"),
+        "-y",
+        "-i",
+        "IN.png",
+        *options.split(),
+        "-pix_fmt",
+        "yuvj420p",
+        "-update",
+        "1",
+        "OUT.jpg",
+    ]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return read_header((folder / "OUT.jpg").read_bytes()).tables
+
+
+MATRICES = tuple(",".join(map(str, row)) for row in (range(33, 97), [*range(90, 29, -1), 400, 254, 8]))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    "scale",
+    [
+        "-q 2", "-qscale 2", "-q:v 3", "-qscale:v 31", "-q:v:0 5", "-q:0 5", "-q:V 7", "-q:v 08", "-q:v 0", "-q:v 1",
+        "-q:v 40", "-q:v 40 -qmax 69", "-q:v 2 -qmin 5", "-q:v 8 -qmax 4", "-q:v 1 -qmin 1", "-qmin 2 -qmax 2",
+        "-qmin:v 9 -qmax:v 9", "-q:v 4 -qscale 4", "-q:v 4 -q:a 2", "-q:v 4 -c:v mjpeg -b:v 90k",
+    ],
+)  # fmt: skip
+def test_command_lines_are_read_as_the_tables_in_ffmpegs_file(
+    scale: str, count: int, tmp_path: Path, tools: Path
+) -> None:
+    lists = zip(("-intra_matrix", "-chroma_intra_matrix"), MATRICES[:count], strict=False)
+    options = " ".join([scale, *(f"{option} {numbers}" for option, numbers in lists)])
+    read = FORMATS["ffmpeg"].read(f"ffmpeg -i x {options} \\\n y.jpg".encode()).values.copy()
+    if scale == "-q:v 08":  # the identity: what was exported comes back
+        assert read[:, 0, 0].tolist() == [33, 90][:count]
+        read[:, 0, 0] = 8
+    assert QTables(read) == ffmpeg_file(options, tmp_path, tools)
+
+
+@pytest.mark.parametrize(("scale", "least"), [("-qmin 1 -qmax 1", 8), ("-q:v 2 -qmin 3", 3), ("-q:v 1", 4)])
+def test_entries_that_ffmpeg_refuses_are_refused(scale: str, least: int, tmp_path: Path, tools: Path) -> None:
+    below, at = (f"{scale} -intra_matrix {','.join(['64'] * 63)},{entry}" for entry in (least - 1, least))
+    with pytest.raises(ValueError, match=rf"entry 64 .* is {least - 1}; at q . ffmpeg takes {least} to 65535"):
+        FORMATS["ffmpeg"].read(below.encode())
+    read = FORMATS["ffmpeg"].read(at.encode())
+    assert read.values[0, 7, 7] == 1
+    assert read == ffmpeg_file(at, tmp_path, tools)
+    with pytest.raises(subprocess.CalledProcessError):
+        ffmpeg_file(below, tmp_path, tools)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -362,13 +421,41 @@ def test_the_search_writes_the_same_cjpeg_file(asymmetric: QTables) -> None:
     assert to_cjpeg(asymmetric).encode() == content("cjpeg", asymmetric)
 
 
+def printed(tables: QTables) -> dict[str, str]:
+    """How Python shows the tables 1..64 and 64..1."""
+    flat, rows, zigzag = tables.values.reshape(-1, 64).tolist(), tables.values.tolist(), tables.zigzag().tolist()
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG", qtables=flat)
+    with Image.open(file) as image:
+        pillow = str(image.quantization)  # type: ignore[attr-defined]
+    before = {slot: array.array("B", table) for slot, table in enumerate(zigzag)}
+    return {
+        "Pillow from 8.3 on": pillow,
+        "Pillow before 8.3": str(before),
+        "the same with a name": f"qtables = {before}  # of IMG_1.jpg",
+        "slots in another order": str(dict(reversed(list(enumerate(flat))))),
+        "lists": f"\n{flat}\n",
+        "lists of rows": f"t = {rows}",
+        "tuples": str(tuple(map(tuple, flat))),
+        "a NumPy array": str(tables.values),
+        "a NumPy array of floats": str(tables.values.astype(float)),
+        "a NumPy array in a prompt": repr(tables.values),
+        "NumPy arrays by slots": repr(dict(enumerate(tables.values))),
+        "NumPy numbers": repr([list(table.ravel()) for table in tables.values]),
+        "a tensor": repr(torch.from_numpy(tables.values.copy())),
+        "a tensor in the shell": f"torch.{torch.from_numpy(tables.values.astype(np.float32))}",
+        "QTables.to_dict": str(tables.to_dict()),
+        "QTables.to_dict in zigzag order": str({"values": zigzag, "order": "zigzag"}),
+    }
+
+
 def written_by_others(asymmetric: QTables) -> dict[str, tuple[str, bytes]]:
     """Files as other people and programs write them, each with the tables 1..64 and 64..1."""
     luma, chroma = (" ".join(map(str, t.ravel())) for t in asymmetric.values)
     commas = [t.replace(" ", ",") for t in (luma, chroma)]
     halves = " ".join(str(2 * q - 1) for q in range(1, 65))  # over 2, rounded up
-    array = io.BytesIO()
-    np.save(array, asymmetric.values.astype(">f4"))
+    saved = io.BytesIO()
+    np.save(saved, asymmetric.values.astype(">f4"))
     return {
         "cjpeg on one line": ("cjpeg", f"# mine\r\n{luma} {chroma}# end".encode()),
         "byte order mark": ("cjpeg", b"\xef\xbb\xbf" + f"{luma}\n{chroma}".encode()),
@@ -391,7 +478,7 @@ def written_by_others(asymmetric: QTables) -> dict[str, tuple[str, bytes]]:
             "jpeg_add_quant_table(&c, 0, a[0], 100, 1);".encode(),
         ),
         "json": ("json", json.dumps({"order": "zigzag", "values": asymmetric.zigzag().tolist()}).encode()),
-        "numpy": ("numpy", array.getvalue()),
+        "numpy": ("numpy", saved.getvalue()),
         "two tables in one DQT": (
             "dqt",
             b"\xff\xdb\0\x84" + b"".join(bytes([i, *t]) for i, t in enumerate(asymmetric.zigzag().tolist())),
@@ -403,6 +490,7 @@ def written_by_others(asymmetric: QTables) -> dict[str, tuple[str, bytes]]:
                 for slot, table in enumerate(asymmetric.zigzag())
             ),
         ),
+        **{name: ("pillow", text.encode()) for name, text in printed(asymmetric).items()},
         "x264": (
             "x264",
             f"INTRA8X8_CHROMAV={commas[1]}\nINTRA8X8_CHROMAU =\n{commas[1]}\nINTRA8X8_LUMA =\n{luma}".encode(),
@@ -440,8 +528,33 @@ def test_files_of_others_are_read(asymmetric: QTables) -> None:
         ("imagemagick", b"<x><table slot='1'><levels>1</levels></table></x>", "other slots"),
         ("imagemagick", b"<x><table slot='0'/></x>", "no <levels>"),
         ("imagemagick", b"<x><table slot='0'><levels>1</levels></table></x>", "without 64 levels"),
-        ("ffmpeg", b"-q:v 4 -intra_matrix 1", "only -q:v 8 is read"),
-        ("ffmpeg", b"-intra_matrix", "0 table entries"),
+        ("ffmpeg", b"-q:v 8 -intra_matrix 1", "-intra_matrix has 1 table entries, not 64"),
+        ("ffmpeg", b"-q:v 8 -intra_matrix", "no -intra_matrix"),
+        ("ffmpeg", f"-intra_matrix {MATRICES[0]}".encode(), "no -q:v, so that ffmpeg chooses q itself"),
+        ("ffmpeg", f"-q:a 8 -intra_matrix {MATRICES[0]}".encode(), "no -q:v, so that ffmpeg chooses q itself"),
+        ("ffmpeg", f"-qmax 8 -intra_matrix {MATRICES[0]}".encode(), "no -q:v, so that ffmpeg chooses q itself"),
+        ("ffmpeg", f"-global_quality 8 -intra_matrix {MATRICES[0]}".encode(), "-global_quality is not read"),
+        ("ffmpeg", f"-q:v 8.5 -intra_matrix {MATRICES[0]}".encode(), "-q:v 8.5 is not a whole number 0..69"),
+        ("ffmpeg", f"-q:v 8 -qmin 9 -qmax 8 -intra_matrix {MATRICES[0]}".encode(), "-qmin 9 is above -qmax 8"),
+        ("ffmpeg", f"-q:v 8 -q 2 -intra_matrix {MATRICES[0]}".encode(), "-q is there twice, 8 and 2"),
+        ("ffmpeg", f"-q:v:1 8 -intra_matrix {MATRICES[0]}".encode(), "-q:v:1: only options of the first video stream"),
+        ("ffmpeg", f"-q:v 8 -chroma_intra_matrix {MATRICES[0]}".encode(), "no -intra_matrix, so that luma has"),
+        ("ffmpeg", f"-q:v 8 -c:v mpeg2video -intra_matrix {MATRICES[0]}".encode(), "the encoder is 'mpeg2video'"),
+        ("ffmpeg", f"-q:v 8 -intra_matrix {MATRICES[0]},1".encode(), "has 65 table entries"),
+        ("ffmpeg", f"-q:v 8 -intra_matrix 0{MATRICES[0][2:]}".encode(), "0 is outside ffmpeg's 1..65535"),
+        ("pillow", b"{1: [1], 2: [2]}", r"tables in slots \[1, 2\]; allowed: 0, 1, 2"),
+        ("pillow", b"{0: [1, 2], 1: [2]}", "lists of unequal lengths; meant are .* as Pillow prints im.quantization"),
+        ("pillow", b"[[1, 2]]", r"an array of shape \[1, 2\]; meant are"),
+        ("pillow", b"[]", r"an array of shape \[0\]; meant are"),
+        ("pillow", b"{0: [1, 2", "not a whole Python value; meant are"),
+        ("pillow", b"[" * 500_000, "not a whole Python value; meant are"),
+        ("pillow", b"[__import__('os').abort()]", "not a Python value of numbers alone; meant are"),
+        ("pillow", f"[{'300, ' * 64}]".encode(), r"entry \[0,0,0\] = 300 is not an integer in baseline"),
+        ("pillow", f"[{'0.5, ' * 64}]".encode(), r"entry \[0,0,0\] = 0.5 is not an integer in baseline"),
+        ("pillow", f"[{'-1, ' * 64}]".encode(), "not a Python value of numbers alone"),
+        ("pillow", f"{{0: array('B', [{'9, ' * 64}]), 1: [{'9, ' * 64}]}}".encode(), "some tables are array"),
+        ("pillow", b"{'values': [[1]]", "not a whole Python value; meant are"),
+        ("pillow", b"{'values': [[1]]}", "quantization tables have shape"),
         ("c", b"/*" * 400_000, "0 table entries"),
         ("c", b"{1," * 300_000, "0 table entries"),
         ("numpy", b"\x93NUMPY", "not a .npy file"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from dataclasses import replace
@@ -277,6 +278,29 @@ def test_export_and_import_round_trip(form: str, tmp_path: Path, capsys: pytest.
     capsys.readouterr()
     run("import", file, "--format", form)
     assert QTables.from_dict(json.loads(capsys.readouterr().out)) == tables
+
+
+def test_import_says_how_it_read_what_can_be_read_in_two_ways(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = THREE.values[:2].reshape(2, 64).tolist()
+    for text, said in (
+        (str(dict(enumerate(flat))), "read in natural order (row by row), as Pillow 8.3 and later has them"),
+        (f"{{0: array('B', {flat[0]})}}", "read in zigzag order, as Pillow before 8.3 has them"),
+        (
+            f"-q:v 8 -intra_matrix {','.join(map(str, flat[0]))}",
+            "in ffmpeg's files the first entry of each table (DC) is",
+        ),
+        (f"qtables = {flat}", ""),
+        (f"-q:v 8 -intra_matrix {','.join(['8'] * 64)}", ""),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        run("import", "-", "-o", tmp_path / "t.json")
+        first, *rest = capsys.readouterr().err.splitlines()
+        assert first.startswith("-: ")
+        assert len(rest) == 1 + bool(said)
+        assert said in rest[0]
+        (tmp_path / "t.json").unlink()
 
 
 def test_files_that_exist_are_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,6 +138,12 @@ def test_nearest_quality_and_repr() -> None:
 
 
 def test_a_file_of_another_kind_is_said_to_be_no_table_file(tmp_path: Path) -> None:
-    (tmp_path / "t.json").write_text("junk")
-    with pytest.raises(ValueError, match=r"t\.json: not a JSON table file: Expecting value"):
+    for text in ("junk", "{0: [16, 11]}", "", "[[[16"):  # among them Pillow's print(im.quantization)
+        (tmp_path / "t.json").write_text(text)
+        with pytest.raises(
+            ValueError, match=r"t\.json: not a JSON table file; qtable import .*t\.json -o TABLES\.json"
+        ):
+            QTables.load(tmp_path / "t.json")
+    (tmp_path / "t.json").write_text('{"values": [1,')
+    with pytest.raises(ValueError, match=r"t\.json: not a JSON table file: Expecting value: line 1 column 15"):
         QTables.load(tmp_path / "t.json")

@@ -72,7 +72,7 @@ def test_a_torn_header_starts_anew(tmp_path: Path) -> None:
 
 def test_another_run_is_refused_by_what_differs(tmp_path: Path) -> None:
     Archive(tmp_path / "a.jsonl", HEADER).close()
-    with pytest.raises(ArchiveError, match="seed is 0, now 1"):
+    with pytest.raises(ArchiveError, match="holds another run: --seed was 0, now 1; choose another --out"):
         Archive(tmp_path / "a.jsonl", {"identity": {"data": "abc", "seed": 1}})
 
 

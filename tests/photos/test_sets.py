@@ -127,11 +127,6 @@ def test_modes_become_rgb() -> None:
     assert open_photo(encoded(grey, "PNG"))[0].shape == (4, 5, 3)
     deep = Image.fromarray(np.full((4, 5), 77 * 257, np.uint16))
     assert (open_photo(encoded(deep, "PNG"))[0] == 77).all()
-    cmyk = encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)
-    red, is_jpeg = open_photo(cmyk)
-    assert is_jpeg
-    assert (red[..., 0] > 240).all()
-    assert (red[..., 1:] < 15).all()
     assert (open_photo(encoded(Image.new("P", (3, 3), 0).convert("RGBA"), "PNG"))[0].shape) == (3, 3, 3)
 
 
@@ -231,7 +226,7 @@ def test_bombs_are_skipped_with_one_message_and_take_no_memory(tmp_path: Path) -
     )  # kilobytes; as pixels 262,144 at least
     assert count(images) == 24
     assert len(images.skipped) == 7
-    assert set(reasons(images).values()) == {"ValueError: more than 178,956,970 pixels"}
+    assert all("pixels; at most 178,956,970 are read" in reason for reason in reasons(images).values())
 
 
 def test_jpeg_files_of_endless_scans_or_impossible_sizes_are_skipped(tmp_path: Path) -> None:
@@ -251,10 +246,11 @@ def test_thin_photos_that_would_explode_when_scaled_are_skipped(tmp_path: Path) 
     Image.new("L", (1, 60_000)).save(root / "ants" / "thin.png")
     Image.new("L", (70_000, 8)).save(root / "ants" / "long.png")
     found = reasons(ImageSet.open(root))
-    assert found == {"long.png": "ValueError: 70000 x 8 pixels; a JPEG file has at most 65500 a side"}
+    assert set(found) == {"long.png"}
+    assert "too large: 70000 x 8 pixels; a JPEG file has at most 65500 a side" in found["long.png"]
     found = reasons(ImageSet.open(root, resize=64))
-    assert found["long.png"] == "ValueError: 560000 x 64 pixels; a JPEG file has at most 65500 a side"
-    assert found["thin.png"] == "ValueError: more than 178,956,970 pixels"
+    assert "too large: 560000 x 64 pixels; a JPEG file has at most 65500 a side" in found["long.png"]
+    assert "too large: 64 x 3840000 pixels; at most 178,956,970 are read" in found["thin.png"]
 
 
 def test_only_photo_formats_are_opened_whatever_the_name_says(tmp_path: Path) -> None:
@@ -265,8 +261,11 @@ def test_only_photo_formats_are_opened_whatever_the_name_says(tmp_path: Path) ->
     two = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
     (root / "ants" / "stereo.jpg").write_bytes(encoded(two[0], "MPO", save_all=True, append_images=two[1:]))
     images = ImageSet.open(root)
-    assert reasons(images) == {"program.jpg": "ValueError: not a photo (JPEG, PNG, WEBP, BMP, TIFF, PPM, GIF)"}
-    assert (count(images), images.jpeg_sources) == (26, 1)
+    found = reasons(images)
+    assert set(found) == {"program.jpg", "stereo.jpg"}
+    assert "not a photo (JPEG, PNG, WEBP, BMP, TIFF, PPM, GIF)" in found["program.jpg"]
+    assert "several pictures" in found["stereo.jpg"]
+    assert (count(images), images.jpeg_sources) == (25, 0)
 
 
 def test_what_pillow_only_warns_of_is_read(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from qtable.tasks import preprocess
 from qtable.tasks.base import ModelError
 from qtable.tasks.classification import Classifier
 from qtable.tasks.models import ModelSpec, load_model
@@ -86,6 +88,34 @@ def test_preprocess_follows_the_usual_pipeline() -> None:
     gap = ours[0].permute(1, 2, 0).numpy() - theirs
     assert np.abs(gap).max() < 0.03  # Pillow rounds to 8 bits after each of its two passes: up to 1 / 255 / 0.224
     assert abs(gap.mean()) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "resize"),
+    [(3, 200, 16, 20), (200, 3, 16, 20), (30, 997, 15, 17), (33, 1001, 8, 11), (7, 121, 7, 7), (1, 300, 20, 21)],
+)
+def test_strips_are_cropped_first_to_the_same_values_and_gradients(
+    height: int, width: int, size: int, resize: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rgb = 255 * torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    weights = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    found = []
+    for strip in (0, 1 << 40):  # always, never
+        monkeypatch.setattr(preprocess, "_STRIP", strip)
+        photo = rgb.clone().requires_grad_(True)
+        answer = Preprocess(size, resize)(photo)
+        (answer * weights).sum().backward()
+        found.append((answer.detach(), photo.grad))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_strip_takes_little_memory() -> None:
+    strip = torch.arange(12000.0).remainder(256).expand(1, 3, 1, 12000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for photo in (strip, strip.mT):
+        assert Preprocess(224, 256)(photo).shape == (1, 3, 224, 224)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes; 9 GB all in all
 
 
 def test_preprocess_passes_gradients_to_the_pixels() -> None:

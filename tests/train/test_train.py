@@ -307,8 +307,10 @@ def test_patience_ends_a_run_that_does_not_improve(images: ImageSet, tmp_path: P
 
 def test_a_folder_with_another_training_is_refused(images: ImageSet, tmp_path: Path) -> None:
     run(images, tmp_path)
-    with pytest.raises(TrainingError, match=r"holds another training: its recipe differs: .*'seed': \(0, 1\)"):
-        run(images, tmp_path, replace(SHORT, seed=1))
+    with pytest.raises(
+        TrainingError, match=r"holds another training: --seed was 0, now 1; --table-rate was .*, now 9\.0; ch"
+    ):
+        run(images, tmp_path, replace(SHORT, seed=1, table_rate=9.0))
     (tmp_path / "checkpoint.safetensors").write_bytes(b"no checkpoint")
     with pytest.raises(TrainingError, match="not a checkpoint of this training"):
         run(images, tmp_path)

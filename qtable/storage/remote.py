@@ -1,0 +1,243 @@
+"""Remote storage, spoken to by fsspec: what all kinds have in common."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.util import find_spec
+from typing import Any, Final
+
+from qtable.storage.base import File, StorageError, Store, inside
+
+PACKAGES: Final[dict[str, tuple[str, str]]] = {
+    "s3": ("s3fs", "s3"),
+    "gs": ("gcsfs", "gcs"),
+    "az": ("adlfs", "azure"),
+    "http": ("aiohttp", "http"),
+    "https": ("aiohttp", "http"),
+    "memory": ("fsspec", "fsspec"),
+}
+"""Protocol -> the package that speaks it, and qtable's extra that brings it."""
+READ_AHEAD: Final = 1 << 22
+"""Bytes that a file opened in remote storage asks for at once."""
+UPLOAD: Final = 1 << 24
+"""Bytes of a part of an upload: S3 takes 10,000 parts, so files may have 160 GB."""
+_VERSIONS: Final = ("ETag", "etag", "generation", "Content-MD5", "Last-Modified", "created")
+_PROTOCOL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def is_remote(place: str) -> bool:
+    """Whether a place is an address (`s3://bucket/folder`) and no path."""
+    return _PROTOCOL.match(place) is not None
+
+
+def protocol_of(place: str) -> str:
+    match = _PROTOCOL.match(place)
+    assert match is not None
+    return match[1].lower()
+
+
+def check_address(place: str) -> None:
+    """StorageError if an address names no bucket, its protocol is not known, or the package for it not installed."""
+    protocol = protocol_of(place)
+    if protocol not in PACKAGES:
+        allowed = ", ".join(f"{name}://" for name in PACKAGES)
+        raise StorageError(f"{place}: {protocol}:// is not known; allowed: {allowed} and paths")
+    if not place.partition("://")[2].strip("/"):
+        raise StorageError(f"{place}: no bucket or folder is named")
+    package, extra = PACKAGES[protocol]
+    if find_spec(package) is None:
+        raise StorageError(f"{place}: {protocol}:// needs {package}: pip install 'qtable[{extra}]'")
+
+
+@dataclass(frozen=True)
+class Remote(Store):
+    """A prefix in remote storage, address without / at its end. Versions are ETags where the storage has them."""
+
+    root: str
+
+    def __str__(self) -> str:
+        return self.root
+
+    def place(self, name: str) -> str:
+        """A file's address."""
+        return f"{self.root}/{inside(name)}"
+
+    def _system(self) -> Any:
+        """One for each process and thread, kept by fsspec: its event loop does not survive a fork.
+
+        Listings are not kept, as other processes write, too.
+        """
+        check_address(self.root)
+        import fsspec
+
+        protocol = protocol_of(self.root)
+        options = fsspec.get_filesystem_class(protocol)._get_kwargs_from_urls(self.root)
+        return fsspec.filesystem(protocol, use_listings_cache=False, **options)
+
+    def top(self) -> tuple[Any, str]:
+        """fsspec's file system in this thread of this process, and the root as its paths begin."""
+        system = self._system()
+        return system, str(system._strip_protocol(self.root))
+
+    def path(self, name: str) -> tuple[Any, str]:
+        """The file system, and a name as its path."""
+        system, top = self.top()
+        return system, f"{top}/{inside(name)}"
+
+    def files(self) -> list[File]:
+        with said(self.root):
+            system, top = self.top()
+            # A name that ends in / marks a folder.
+            found = {path.removeprefix(top + "/"): info for path, info in system.find(top, detail=True).items()}
+        files = [file_of(name, info) for name, info in found.items() if name and not name.endswith("/")]
+        if not files:
+            raise FileNotFoundError(errno.ENOENT, "no such folder, or nothing in it", self.root)
+        return sorted(files, key=lambda file: os.fsencode(file.name))
+
+    def file(self, name: str) -> File:
+        place = self.place(name)
+        with said(place):
+            system, path = self.path(name)
+            info = system.info(path)
+            if info["type"] != "file":
+                raise FileNotFoundError(place)
+            return file_of(name, info)
+
+    def read(self, name: str) -> bytes:
+        with said(self.place(name)):
+            system, path = self.path(name)
+            return bytes(system.cat_file(path))
+
+    def read_range(self, name: str, start: int, size: int) -> bytes:
+        if size < 1:
+            return super().read_range(name, start, size)
+        with said(self.place(name)):
+            system, path = self.path(name)
+            return bytes(system.cat_file(path, start=start, end=start + size))
+
+    def open(self, name: str) -> io.BufferedReader:
+        place = self.place(name)
+        with said(place):
+            system, path = self.path(name)
+            return io.BufferedReader(Reading(system.open(path, "rb", cache_type="none"), place), READ_AHEAD)
+
+    def write(self, name: str, data: bytes) -> None:
+        with said(self.place(name)):
+            system, path = self.path(name)
+            system.pipe_file(path, data)
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[io.BufferedIOBase]:
+        place = self.place(name)
+        with said(place):
+            system, path = self.path(name)
+            file = system.open(path, "wb", block_size=UPLOAD, autocommit=False)
+        try:
+            yield _Writing(file, place)
+            with said(place):
+                file.close()
+                file.commit()
+        except BaseException:
+            with suppress(Exception):
+                file.discard()  # what cannot be taken back now, `remove_unfinished` will
+            file.closed = True
+            raise
+
+    def remove(self, name: str) -> None:
+        with suppress(FileNotFoundError), said(self.place(name)):
+            system, path = self.path(name)
+            system.rm_file(path)
+
+    def remove_unfinished(self, names: Collection[str]) -> None:
+        """There is nothing: what is not finished is forgotten by the storage."""
+
+
+class Reading(io.RawIOBase):
+    """A remote file whose errors are one line."""
+
+    def __init__(self, file: Any, place: str) -> None:
+        self._file, self._place = file, place
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def readinto(self, buffer: Any, /) -> int:
+        with said(self._place):
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Writing(io.BufferedIOBase):
+    """A remote file that is written, whose errors are one line."""
+
+    def __init__(self, file: Any, place: str) -> None:
+        self._file, self._place = file, place
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def write(self, data: Any, /) -> int:
+        with said(self._place):
+            return int(self._file.write(data))
+
+
+def file_of(name: str, info: dict[str, Any]) -> File:
+    """What fsspec knows of a file."""
+    version = next((info[key] for key in _VERSIONS if info.get(key)), "")
+    version = version.timestamp() if isinstance(version, datetime) else version  # fsspec has it in either form
+    return File(name, int(info["size"]), str(version).strip('"'))
+
+
+@contextmanager
+def said(place: str) -> Iterator[None]:
+    """Errors of fsspec, of the packages below it and of the network as one line with the place."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except FileNotFoundError as error:
+        bucket = "bucket does not exist" in str(error)
+        reason = "no such bucket" if bucket else os.strerror(errno.ENOENT)
+        raise FileNotFoundError(errno.ENOENT, reason, place) from error
+    except Exception as error:
+        raise StorageError(f"{place}: {_reason(error)}") from error
+
+
+_KINDS: Final = {
+    "NoCredentialsError": "no credentials",
+    "PartialCredentialsError": "no credentials",
+    "CredentialRetrievalError": "no credentials",
+    "DefaultCredentialsError": "no credentials",
+    "PermissionError": "not allowed",
+    "EndpointConnectionError": "not reached",
+    "HTTPClientError": "not reached",
+    "ClientConnectionError": "not reached",
+    "ConnectionError": "not reached",
+    "TimeoutError": "not reached",
+}
+"""Names of exceptions, of packages that need not be installed -> what they mean."""
+
+
+def _reason(error: Exception) -> str:
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    kind = next(
+        (_KINDS[each.__name__] for each in type(error).__mro__ if each.__name__ in _KINDS), type(error).__name__
+    )
+    return " ".join(f"{kind}: {words}".split())
