@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,8 @@ class ClassList:
         """
         path = Path(path)
         try:
-            if (not path.is_file() and path.exists()) or path.stat().st_size > MAX_LIST_BYTES:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_LIST_BYTES:
                 raise DataError(f"{path}: no class list: not a file of at most {MAX_LIST_BYTES:,} bytes")
             text = path.read_bytes().decode("utf-8-sig")
         except OSError as error:

@@ -76,6 +76,7 @@ def test_splits_above_the_classes_are_refused_with_what_to_give(
 
 def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
     assert list_folder(class_folders(tmp_path / "d", "bus", "car", "train")).classes == ("bus", "car", "train")
+    assert list_folder(class_folders(tmp_path / "e", "exam", "test", "train")).classes == ("exam", "test", "train")
 
 
 def test_a_class_list_numbers_folders(tmp_path: Path) -> None:

@@ -68,6 +68,9 @@ def test_a_shard_that_is_cut_anywhere_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"cut\.tar: ") as error:
             list_shards([cut], cut)
         assert "\n" not in str(error.value)
+    cut.write_bytes(data[:700])
+    with pytest.raises(DataError, match=r"000000\.png is cut off; the file ends too early"):
+        list_shards([cut], cut)
     cut.write_bytes(data + b"garbage" * 100)
     with pytest.raises(DataError, match=r"not a tar file from byte"):
         list_shards([cut], cut)
