@@ -155,9 +155,9 @@ def page(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# What does `qtable optimize` need for many photos?",
         "",
-        f"`qtable optimize --budget {BUDGET} --metric agreement` with a network that costs little (64 x 64 pixels, random",
-        "weights: the figures are about what is around it). Photos are cut out of shared ones and stored as JPEG. Memory",
-        "is the peak of the process, above that of one which opens the same network and looks at one batch. Seconds are",
+        f"`qtable optimize --budget {BUDGET} --metric agreement` with a network that costs little (64 x 64 pixels,",
+        "random weights: the figures are about what is around it). Photos are cut out of shared ones and stored as JPEG.",
+        "Memory is the peak of the process, above that of one which opens the network and looks at one batch. Seconds are",
         "of whole runs; where other work shared the machine, the seconds of the processor tell more.",
         "`python -m benchmarks.scale` remakes the figures.",
         "",
