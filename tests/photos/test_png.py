@@ -129,3 +129,29 @@ def test_what_stands_behind_the_end_is_said_to_be_lost() -> None:
     data = file_of(PHOTO)
     assert note(data + data) == f"without its {len(data):,} bytes behind the picture's end"
     assert note(data[:-12]) is None  # without its end mark
+
+
+def oriented(value: int) -> bytes:
+    return b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHH", 0x112, 3, 1, value, 0) + bytes(4)
+
+
+def raw_profile(name: str, body: bytes) -> bytes:
+    """As ImageMagick writes it."""
+    text = f"\n{name}\n{len(body):8}\n" + "\n".join(body.hex()[i : i + 72] for i in range(0, 2 * len(body), 72)) + "\n"
+    return chunk(b"zTXt", f"Raw profile type {name}".encode() + b"\0\0" + zlib.compress(text.encode()))
+
+
+@pytest.mark.parametrize("value", [3, 6, 8])
+@pytest.mark.parametrize("name", ["exif", "APP1", "eXIf"])
+def test_exif_is_found_wherever_it_stands(name: str, value: int) -> None:
+    body = oriented(value)
+    photo = read_photo(file_of(PHOTO, before=chunk(b"eXIf", body[6:]) if name == "eXIf" else raw_profile(name, body)))
+    assert (photo.orientation, photo.metadata.exif) == (value, body[6:])
+    bare = file_of(PHOTO, before=raw_profile("exif", body[6:]))
+    assert read_photo(bare).orientation == value
+
+
+@pytest.mark.parametrize("text", [b"", b"\nexif\n 3\nxyz\n", b"\nAPP1\n 4\n00112233\n"])
+def test_raw_profiles_that_are_no_exif_are_none(text: bytes) -> None:
+    data = file_of(PHOTO, before=chunk(b"tEXt", b"Raw profile type APP1\0" + text))
+    assert read_photo(data).metadata.exif == b""
