@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ from typing import Final
 from qtable.photos.files import DataError, Listing, LocalFile
 from qtable.photos.labels import ClassList, numbered
 from qtable.photos.readers.base import Reader
-from qtable.photos.readers.places import Place, counted, open_text, suffix
+from qtable.photos.readers.places import Aside, Place, counted, open_text, photos_below, suffix
 
 PATHS: Final = ("path", "file_name", "filename", "image")
 """The column that names a photo: the first of these that is there."""
@@ -195,14 +195,28 @@ def _recognises(place: Place) -> bool:
 
 def _read(place: Place, classes: ClassList | None) -> Listing:
     path = place.path
-    if place.is_folder:
-        found = _lists(place)
-        if len(found) > 1:
-            raise DataError(f"{path}: {' and '.join(found)} both list photos; give the one that is meant")
-        path /= found[0]
-    if suffix(path.name) in (".jsonl", ".ndjson"):
-        return list_jsonl(path, classes)
-    return list_csv(path, classes)
+    if not place.is_folder:
+        return _list(path, classes)
+    found = _lists(place)
+    if len(found) > 1:
+        raise DataError(f"{path}: {' and '.join(found)} both list photos; give the one that is meant")
+    listing = _list(path / found[0], classes)
+    return replace(listing, said=(*listing.said, *_unlisted(path, path / found[0], listing)))
+
+
+def _list(path: Path, classes: ClassList | None) -> Listing:
+    return (list_jsonl if suffix(path.name) in (".jsonl", ".ndjson") else list_csv)(path, classes)
+
+
+def _unlisted(folder: Path, path: Path, listing: Listing) -> list[str]:
+    """A line on photos in the folder that its list does not name."""
+    named = {os.path.normpath(file.name) for file, _ in listing.photos}
+    others = [file for file in photos_below(folder, Aside()) if os.path.normpath(file) not in named]
+    if not others:
+        return []
+    return [
+        f"{path}: {counted(len(others), 'photo')} in {folder} that it does not name left aside (one: {min(others)})"
+    ]
 
 
 READER: Final = Reader(_recognises, _read)

@@ -38,7 +38,8 @@ def list_shards(shards: Sequence[Path], source: Path, classes: ClassList | None 
     photos under a key, and for a sample without a label among others that have one.
     """
     aside = Aside()
-    samples = [sample for shard in shards for sample in _samples(shard, aside) if sample.photo is not None]
+    all_samples = [sample for shard in shards for sample in _samples(shard, aside)]
+    samples = [sample for sample in all_samples if sample.photo is not None]
     if not samples:
         found = f"; it holds {others(aside.kinds)}" if aside.kinds else ""
         raise DataError(f"{source}: no photos in {counted(len(shards), 'tar file')}{found}")
@@ -57,7 +58,11 @@ def list_shards(shards: Sequence[Path], source: Path, classes: ClassList | None 
         order = numbered(source, told, lambda i: f"{samples[i].key} has label {told[i]!r:.40}", classes)
         labels, names, how = order.indices, order.classes, order.said
     said = f"{source}: {counted(len(samples), 'photo')} in {counted(len(shards), 'tar shard')}; {how}"
-    return Listing(tuple(zip(_files(samples), labels, strict=True)), names, (said, *aside.said(source)))
+    alone = [sample.key for sample in all_samples if sample.photo is None and sample.label]
+    without = (
+        [f"{source}: {counted(len(alone), 'label')} without a photo left aside (one: {alone[0]})"] if alone else []
+    )
+    return Listing(tuple(zip(_files(samples), labels, strict=True)), names, (said, *without, *aside.said(source)))
 
 
 def _files(samples: Sequence[Sample]) -> Iterator[File]:
