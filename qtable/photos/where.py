@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qtable.storage import Store, holding, is_remote, store
+from qtable.storage import StorageError, Store, holding, is_remote, store
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class RemotePath:
         if {".", ".."} & set(inner.split("/")):  # only then: names in remote storage may have // in them
             inner = posixpath.normpath(inner)
         while inner.startswith("../"):
+            if "/" not in str(above).partition("://")[2]:
+                raise StorageError(f"{name!r:.100} leads out of {above}")
             above, inner = holding(str(above))[0], inner[3:]
         return RemotePath(above, inner)
 

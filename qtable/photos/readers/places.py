@@ -191,7 +191,8 @@ def others(kinds: Counter[str]) -> str:
 
 
 def _few(counted: Counter[str]) -> list[str]:
-    names = [name for name, _ in counted.most_common(5)]
+    """The most frequent; of equals the first by name, whatever order a folder has."""
+    names = sorted(counted, key=lambda name: (-counted[name], name))[:5]
     return names + ["..."] * (len(counted) > 5)
 
 
