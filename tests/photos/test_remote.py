@@ -149,8 +149,8 @@ def test_each_layout_is_read_as_on_this_machine(tmp_path: Path, s3: str, layout:
         images = there[split].images
         assert isinstance(images, Pixels)
         assert len(pickle.dumps(images)) < 1000 + 500 * len(images)
-        for mine, theirs in zip(here[split].images, pickle.loads(pickle.dumps(images)), strict=True):
-            assert (mine == theirs).all()
+        for image, same in zip(here[split].images, pickle.loads(pickle.dumps(images)), strict=True):
+            assert (image == same).all()
 
 
 @pytest.mark.parametrize("layout", ["class folders", "shards", "Parquet", "labels.csv"])
