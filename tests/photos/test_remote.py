@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 import re
 import secrets
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -231,6 +233,14 @@ def test_a_class_list_in_remote_storage(memory: str) -> None:
 def test_addresses_are_absolute() -> None:
     spec = PhotosSpec("s3://bucket/photos", classes="gs://bucket/names.txt")
     assert spec.absolute() == spec
+
+
+def test_photos_of_this_machine_load_nothing_remote(tmp_path: Path) -> None:
+    flat(tmp_path / "d")
+    code = "import sys; from qtable.photos.sets import ImageSet; ImageSet.open(sys.argv[1]); print(*sys.modules)"
+    command = [sys.executable, "-c", code, str(tmp_path / "d")]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert not {"fsspec", "s3fs", "aiohttp", "botocore", "pyarrow"} & set(loaded)
 
 
 # ---- one line for each reason -----------------------------------------------------------------------------------
