@@ -155,18 +155,22 @@ def test_each_layout_is_read_as_on_this_machine(tmp_path: Path, s3: str, layout:
             assert (image == same).all()
 
 
-@pytest.mark.parametrize("layout", ["class folders", "shards", "Parquet", "labels.csv"])
-def test_photos_are_listed_together_and_read_once(tmp_path: Path, s3: str, requests: Counter[str], layout: str) -> None:
+@pytest.mark.parametrize(
+    ("layout", "files", "each"), [("class folders", 1, 1), ("shards", 5, 0), ("Parquet", 3, 0), ("labels.csv", 1, 2)]
+)
+def test_photos_are_listed_together_and_read_once(
+    tmp_path: Path, s3: str, requests: Counter[str], layout: str, files: int, each: int
+) -> None:
+    """each: requests for a photo beside the one that reads it (for a listed one its size; s3fs may ask, too)."""
     LAYOUTS[layout][0](tmp_path / "d")
     place = uploaded(tmp_path / "d", f"{s3}/d")
     requests.clear()
     photos = len(read_listing(where(place)).photos)
-    files = 3 if layout == "Parquet" else 5 if layout == "shards" else 1
     assert requests.total() <= 5 + 4 * files < photos
     requests.clear()
     images = ImageSet.open(place)
-    once = photos if layout != "Parquet" else 0
-    assert once <= requests["get_object"] <= photos + 4 * files
+    assert requests["get_object"] <= photos + 4 * files
+    assert requests["head_object"] <= each * photos + 8 * files
     requests.clear()
     assert all(image.size for split in SPLITS for image in images[split].images)
     assert not requests
@@ -319,6 +323,21 @@ def test_a_server_that_is_gone_ends_the_run(
     with pytest.raises(DataError, match=rf"^{s3}/d/[^:]*: not reached: Could not connect[^\n]*$"):
         _ = images.fit.images[0]
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("layout", ["shards", "Parquet"])
+def test_storage_that_fails_midway_is_not_taken_for_damage(
+    tmp_path: Path, memory: str, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    LAYOUTS[layout][0](tmp_path / "d")
+    uploaded(tmp_path / "d", memory)
+
+    def fail(*_: object) -> int:
+        raise StorageError("memory://x: not reached")
+
+    monkeypatch.setattr("qtable.storage.remote.Reading.readinto", fail)
+    with pytest.raises(StorageError, match=r"^memory://x: not reached$"):
+        read_listing(where(memory))
 
 
 def test_a_photo_that_changes_during_a_run_is_an_error(memory: str) -> None:
