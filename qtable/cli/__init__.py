@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from qtable.cli.memory import keep_freed_memory
+from qtable.memory import keep_freed_memory
 from qtable.text import printable
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {

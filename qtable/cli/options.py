@@ -27,7 +27,8 @@ Data = Annotated[
     str | None,
     typer.Option(
         help="Photos: a folder of class folders, or of photos alone (no labels); a list (path,label) as CSV or JSON"
-        " lines, or a folder with labels.csv or metadata.csv; Parquet; tar shards. \\[default: embedded]"
+        " lines, or a folder with labels.csv or metadata.csv; Parquet; tar shards; here or at s3://, gs://, az://,"
+        " https://. \\[default: embedded]"
     ),
 ]
 Classes = Annotated[

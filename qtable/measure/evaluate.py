@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,14 @@ import torch
 
 from qtable.codecs.base import Coder
 from qtable.jpeg.tables import QTables
+from qtable.memory import give_back
 from qtable.photos.sets import Photos
 from qtable.progress import Progress
 from qtable.tasks.base import Doubting, Indices, Outcomes, Targets, Task, digest
 
 T = TypeVar("T")
+BATCHES: Final = 64
+"""After so many, memory that is free goes back to the system."""
 Call = tuple[Any, ...]
 
 
@@ -156,6 +159,8 @@ class Evaluator(Evaluating):
         try:
             for i, future in enumerate(futures):
                 results.append(future.result())
+                if i % BATCHES == BATCHES - 1:
+                    give_back()
                 if done is not None:
                     done(i)
         finally:

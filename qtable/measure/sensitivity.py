@@ -30,12 +30,15 @@ from qtable.jpeg.dct import coefficients
 from qtable.jpeg.frame import Planes
 from qtable.jpeg.linear import coefficient_gradient
 from qtable.jpeg.tables import QTables
+from qtable.memory import give_back
 from qtable.photos.sets import Photos
 from qtable.progress import Progress
 from qtable.tasks.base import DifferentiableTask, Indices, check_finite
 from qtable.tasks.gradients import generators, gradient_of, stacked
 
 Histograms = npt.NDArray[np.float64]
+BATCHES: Final = 64
+"""After so many, memory that is free goes back to the system."""
 RESOLUTION: Final = 8
 """Bins per unit of |F|: libjpeg's coefficients are multiples of 1/8, so nothing is lost."""
 BINS: Final = 1024 * RESOLUTION + 1
@@ -180,7 +183,9 @@ def _gathered(
     batches = photos.batches(most_photos=16, most_pixels=1 << 19)
     done = 0
     with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for batch, results in zip(batches, _bounded_map(pool, work, batches), strict=True):
+        for i, (batch, results) in enumerate(zip(batches, _bounded_map(pool, work, batches), strict=True), start=1):
+            if i % BATCHES == 0:
+                give_back()
             for planes, squares_of in results:
                 for component, (plane, square) in enumerate(zip(planes, squares_of, strict=True)):
                     _accumulate(plane, square, levels[component], differences[component], costs[component])

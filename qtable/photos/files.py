@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from qtable.photos.opening import MAX_FILE_BYTES, read_photo_file
+from qtable.photos.where import RemotePath, Where, read_range
 
 
 class DataError(ValueError):
@@ -39,10 +40,32 @@ class LocalFile:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file of its own in remote storage. size: its bytes when it was listed, None if it was not."""
+
+    path: RemotePath
+    size: int | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def read(self) -> bytes:
+        store, inner = self.path.store, self.path.inner
+        size = store.size(inner) if self.size is None else self.size
+        if size > MAX_FILE_BYTES:
+            raise ValueError(f"{size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
+        data = store.read(inner)
+        if not data:
+            raise ValueError("empty file")
+        return data
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """`size` bytes of a larger file, a tar shard's member. inner: its name there."""
 
-    path: Path
+    path: Where
     inner: str
     offset: int
     size: int
@@ -54,14 +77,17 @@ class Part:
     def read(self) -> bytes:
         if self.size > MAX_FILE_BYTES:
             raise ValueError(f"{self.size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            data = file.read(self.size)
+        data = read_range(self.path, self.offset, self.size)
         if len(data) < self.size:
             raise ValueError(f"{len(data):,} of {self.size:,} bytes are there")
         if not data:
             raise ValueError("empty file")
         return data
+
+
+def file_at(path: Where) -> File:
+    """The photo there."""
+    return LocalFile(path) if isinstance(path, Path) else RemoteFile(path)
 
 
 @dataclass(frozen=True)

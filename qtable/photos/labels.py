@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from qtable.photos.files import DataError
+from qtable.photos.where import RemotePath, Where, read_file, where
+from qtable.storage import StorageError
 
 MAX_LABEL: Final = (1 << 31) - 1
 """No model has more classes."""
@@ -32,7 +34,7 @@ class ClassList:
     stand for two.
     """
 
-    path: Path
+    path: Where
     names: tuple[str, ...]
     words: Mapping[str, int | None]
 
@@ -43,23 +45,32 @@ class ClassList:
 
         DataError in one line for anything else, for empty lines, for names that stand twice and for missing indices.
         """
-        path = Path(path)
         try:
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_LIST_BYTES:
+            file = where(path)
+            file = file.as_file() if isinstance(file, RemotePath) else file
+            if not _may_be_list(file):
                 raise DataError(f"{path}: no class list: not a file of at most {MAX_LIST_BYTES:,} bytes")
-            text = path.read_bytes().decode("utf-8-sig")
+            text = read_file(file).decode("utf-8-sig")
+        except StorageError as error:
+            raise DataError(f"the class list cannot be read: {error}") from None
         except OSError as error:
             raise DataError(f"{path}: the class list cannot be read: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: not a class list in UTF-8: {error}") from None
-        named = _of_json(path, text) if text.lstrip()[:1] in ("{", "[") else _of_lines(path, text)
+        named = _of_json(file, text) if text.lstrip()[:1] in ("{", "[") else _of_lines(file, text)
         if len(named) < 2:
             raise DataError(f"{path}: {len(named)} class names; a class list has at least two")
-        return cls(path, tuple(words[-1] for words in named), _words(path, named))
+        return cls(file, tuple(words[-1] for words in named), _words(file, named))
 
 
-def _of_lines(path: Path, text: str) -> list[tuple[str, ...]]:
+def _may_be_list(path: Where) -> bool:
+    if isinstance(path, RemotePath):
+        return path.store.size(path.inner) <= MAX_LIST_BYTES
+    status = path.stat()
+    return stat.S_ISREG(status.st_mode) and status.st_size <= MAX_LIST_BYTES
+
+
+def _of_lines(path: Where, text: str) -> list[tuple[str, ...]]:
     lines = [line.strip() for line in text.splitlines()]
     for number, line in enumerate(lines, start=1):
         if not line:
@@ -70,7 +81,7 @@ def _of_lines(path: Path, text: str) -> list[tuple[str, ...]]:
     return [(line,) for line in lines]
 
 
-def _of_json(path: Path, text: str) -> list[tuple[str, ...]]:
+def _of_json(path: Where, text: str) -> list[tuple[str, ...]]:
     def once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in pairs:
@@ -103,7 +114,7 @@ def _of_json(path: Path, text: str) -> list[tuple[str, ...]]:
     return [tuple(word.strip() for word in words) for words in named]
 
 
-def _by_index(path: Path, indices: Mapping[str, int]) -> dict[str, str]:
+def _by_index(path: Where, indices: Mapping[str, int]) -> dict[str, str]:
     names: dict[str, str] = {}
     for name, index in indices.items():
         if str(index) in names:
@@ -112,7 +123,7 @@ def _by_index(path: Path, indices: Mapping[str, int]) -> dict[str, str]:
     return names
 
 
-def _words(path: Path, named: Sequence[tuple[str, ...]]) -> dict[str, int | None]:
+def _words(path: Where, named: Sequence[tuple[str, ...]]) -> dict[str, int | None]:
     """By word the index. The first word of each class is its own; others that two classes share stand for neither."""
     own: dict[str, int | None] = {}
     for i, (word, *_) in enumerate(named):

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from qtable.jpeg.codec import RGB
 from qtable.photos.files import DataError, File
 from qtable.photos.opening import open_photo
+from qtable.storage import StorageError
 
 MEMORY: Final = 1 << 30
 """Bytes of decoded pixels that are kept unless the user says otherwise."""
@@ -105,6 +106,8 @@ class Pixels(Sequence[RGB]):
             if hashlib.sha256(data).digest() != one.digest:
                 raise DataError("another file than it was when this run began")
             return open_photo(data, self.resize)[0]
+        except StorageError as error:
+            raise DataError(str(error)) from None
         except (OSError, ValueError) as error:
             raise DataError(f"{one.file.name}: {error}") from None
 

@@ -26,12 +26,16 @@ from qtable.photos.opening import open_photo
 from qtable.photos.pixels import MEMORY, Cache, Known, Pixels, digests_of, sizes_of
 from qtable.photos.readers import read_listing
 from qtable.photos.readers.places import counted
+from qtable.photos.where import where
 from qtable.progress import Progress
+from qtable.storage import StorageError, is_remote
 
 Split = Literal["fit", "search", "test"]
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 SHARES: Final[dict[Split, float]] = {"fit": 0.3, "search": 0.3, "test": 0.4}
 """The share of the photos that falls, by content hash, into each split."""
+REMOTE_THREADS: Final = 16
+"""Photos of remote storage that are read side by side: most of the time of each is waiting for its first byte."""
 
 
 Annotations = npt.NDArray[np.int64] | tuple[Any, ...] | None
@@ -149,10 +153,14 @@ class ImageSet:
         (`labels.csv`, `metadata.csv`, `metadata.jsonl`); Parquet files; WebDataset shards. Labels are class indices
         where all are whole numbers; names are numbered from 0 on in alphabetical order.
 
+        Any of these may be an address in remote storage (`s3://bucket/folder`, see `qtable.storage`), and lists may
+        name photos by addresses.
+
         resize: scale each photo so that its shorter side has this many pixels. limit: read at most this many files,
         the first by a hash of their names. memory: bytes of decoded pixels that are kept; the other photos are opened
         anew whenever they are looked at. classes: a file that numbers the classes (`ClassList.open`). Every file is
-        opened once here: unreadable ones are skipped and listed. DataError if what is left cannot be used.
+        opened once here: unreadable ones are skipped and listed. DataError if what is left cannot be used; StorageError
+        if remote storage cannot be read.
         """
         if source is None:
             if resize is not None or limit is not None:
@@ -163,7 +171,7 @@ class ImageSet:
         if limit is not None and limit < 1:
             raise DataError(f"--limit {limit}: at least 1 photo is needed")
         _check(resize, memory)
-        listing = read_listing(Path(source), None if classes is None else ClassList.open(os.fspath(classes)))
+        listing = read_listing(where(source), None if classes is None else ClassList.open(os.fspath(classes)))
         return _opened(str(source), listing, resize, limit, progress, Cache(memory))
 
     @classmethod
@@ -241,6 +249,8 @@ def _opened(
         try:
             data = file.read()
             image, is_jpeg = open_photo(data, resize)
+        except StorageError:  # nothing is said of the photo by a server that does not answer
+            raise
         except (
             Exception
         ) as error:  # Pillow's plugins raise whatever they like on damaged files; each is one skipped photo
@@ -252,7 +262,8 @@ def _opened(
     listed = _limited(listing.photos, limit)
     splits = _no_photos()
     skipped = list(listing.skipped)
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    threads = REMOTE_THREADS if any(is_remote(file.name) for file, _ in listed) else os.cpu_count()
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         warnings.simplefilter("ignore")  # what Pillow warns of, it can read nevertheless
         for done, ((file, label), result) in enumerate(zip(listed, pool.map(look, listed), strict=True), start=1):
             if isinstance(result, str):

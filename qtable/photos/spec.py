@@ -8,6 +8,7 @@ from pathlib import Path
 from qtable.photos.pixels import MEMORY
 from qtable.photos.sets import ImageSet
 from qtable.progress import Progress
+from qtable.storage import is_remote
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,12 @@ class PhotosSpec:
 
     def absolute(self) -> PhotosSpec:
         """The same for a process that runs elsewhere."""
-        source, classes = (None if path is None else str(Path(path).absolute()) for path in (self.source, self.classes))
-        return replace(self, source=source, classes=classes)
+        return replace(self, source=_absolute(self.source), classes=_absolute(self.classes))
 
     def open(self, progress: Progress | None = None) -> ImageSet:
         """DataError if the photos cannot be used."""
         return ImageSet.open(self.source, self.resize, self.limit, progress, self.memory, self.classes)
+
+
+def _absolute(place: str | None) -> str | None:
+    return place if place is None or is_remote(place) else str(Path(place).absolute())

@@ -6,7 +6,6 @@ not read are refused by name.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 from qtable.photos.files import DataError, Listing
@@ -14,14 +13,15 @@ from qtable.photos.labels import ClassList
 from qtable.photos.readers import folders, foreign, lists, parquet, shards
 from qtable.photos.readers.base import Reader
 from qtable.photos.readers.places import Place, look
+from qtable.photos.where import Where
 
 READERS: Final[tuple[Reader, ...]] = (lists.READER, parquet.READER, shards.READER, folders.READER)
 
 
-def read_listing(path: Path, classes: ClassList | None = None) -> Listing:
+def read_listing(path: Where, classes: ClassList | None = None) -> Listing:
     """The photos at a place and their class indices, by the class list if one is given.
 
-    DataError in one line if there are none, or if it is another layout.
+    DataError in one line if there are none, or if it is another layout; OSError if it cannot be looked into.
     """
     place = look(path)
     what = None if _listed(place) else foreign.name_of(place)

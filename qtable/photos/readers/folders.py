@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
-from qtable.photos.files import DataError, Listing, LocalFile
+from qtable.photos.files import DataError, File, Listing
 from qtable.photos.labels import ClassList, numbered
 from qtable.photos.opening import EXTENSIONS
 from qtable.photos.readers.base import Reader
-from qtable.photos.readers.places import (
-    Aside,
-    Place,
-    counted,
-    identity,
-    look,
-    others,
-    photos_below,
-    splits_among,
-    suffix,
-)
+from qtable.photos.readers.places import Aside, Place, counted, look, others, splits_among, suffix
+from qtable.photos.where import Where
 
 KINDS: Final = " ".join(sorted(EXTENSIONS))
 
@@ -30,7 +20,7 @@ def _recognises(place: Place) -> bool:
     return place.is_folder
 
 
-def list_folder(root: Path, classes: ClassList | None = None) -> Listing:
+def list_folder(root: Where, classes: ClassList | None = None) -> Listing:
     """A folder of class folders, or one of photos alone.
 
     Folder names are labels as `numbered` reads them, those of empty folders, too. Links are followed, but not to class
@@ -48,11 +38,10 @@ def read_folder(place: Place, classes: ClassList | None = None) -> Listing:
     among = set(loose)
     aside = Aside(Counter(suffix(name) or "no suffix" for name in place.files if name not in among))
     aside.hidden.update(place.hidden)
-    known = frozenset(identity(root / name) for name in ("", *place.folders))
-    files = {name: sorted(photos_below(root / name, aside, known)) for name in place.folders}
+    files = {name: place.photos_in(name, aside) for name in place.folders}
     full = [name for name in place.folders if files[name]]
     if loose and not full:
-        return _flat(root, loose, aside, classes)
+        return _flat(root, place.loose(), aside, classes)
     if not full:
         nested = [kind for kind in (".parquet", ".tar") if kind in aside.kinds]
         raise DataError(
@@ -68,7 +57,7 @@ def read_folder(place: Place, classes: ClassList | None = None) -> Listing:
         )
     order = numbered(root, place.folders, lambda i: f"the folder {place.folders[i]!r} stands", classes)
     index = dict(zip(place.folders, order.indices, strict=True))
-    photos = tuple((LocalFile(file), index[name]) for name in full for file in files[name])
+    photos = tuple((file, index[name]) for name in full for file in files[name])
     said = [f"{root}: {counted(len(photos), 'photo')} in {len(full)} class folders; {order.said}"]
     empty = [name for name in place.folders if not files[name]]
     if empty:
@@ -78,11 +67,11 @@ def read_folder(place: Place, classes: ClassList | None = None) -> Listing:
     return Listing(photos, order.classes, tuple(said + aside.said(root)), tuple(aside.unreadable))
 
 
-def _flat(root: Path, names: Sequence[str], aside: Aside, classes: ClassList | None) -> Listing:
+def _flat(root: Where, files: Sequence[File], aside: Aside, classes: ClassList | None) -> Listing:
     if classes is not None:
         raise DataError(f"{root}: photos without labels; there is nothing for {classes.path} to number")
-    said = f"{root}: a folder of {counted(len(names), 'photo')} without labels"
-    photos = tuple((LocalFile(root / name), None) for name in names)
+    said = f"{root}: a folder of {counted(len(files), 'photo')} without labels"
+    photos = tuple((file, None) for file in files)
     return Listing(photos, (), (said, *aside.said(root)), tuple(aside.unreadable))
 
 

@@ -8,13 +8,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from typing import Final
 
-from qtable.photos.files import DataError, Listing, LocalFile
+from qtable.photos.files import DataError, File, Listing, LocalFile, file_at
 from qtable.photos.labels import ClassList, numbered
 from qtable.photos.readers.base import Reader
-from qtable.photos.readers.places import Aside, Place, counted, open_text, photos_below, suffix
+from qtable.photos.readers.places import Aside, Place, counted, open_text, suffix
+from qtable.photos.where import Where, beside
+from qtable.storage import StorageError
 
 PATHS: Final = ("path", "file_name", "filename", "image")
 """The column that names a photo: the first of these that is there."""
@@ -34,7 +35,7 @@ class Rows:
     lines: Sequence[tuple[int, str, str | None]]
 
 
-def list_csv(path: Path, classes: ClassList | None = None) -> Listing:
+def list_csv(path: Where, classes: ClassList | None = None) -> Listing:
     """A CSV file in UTF-8 (commas, semicolons or tabs) whose first line names a column of `PATHS` and perhaps `label`.
 
     Paths are relative to the file. Labels are indices or names, as `numbered` reads them. A photo that is named again
@@ -43,12 +44,12 @@ def list_csv(path: Path, classes: ClassList | None = None) -> Listing:
     return _listing(path, "CSV list", _csv_rows(path), classes)
 
 
-def list_jsonl(path: Path, classes: ClassList | None = None) -> Listing:
+def list_jsonl(path: Where, classes: ClassList | None = None) -> Listing:
     """A file of JSON objects, one a line, with the same keys as `list_csv` has columns."""
     return _listing(path, "list of JSON lines", _jsonl_rows(path), classes)
 
 
-def _csv_rows(path: Path) -> Rows:
+def _csv_rows(path: Where) -> Rows:
     try:
         with open_text(path) as file:
             before, header = _first_line(file)
@@ -75,7 +76,7 @@ def _first_line(file: Iterator[str]) -> tuple[int, str]:
     return 0, ""
 
 
-def _columns(path: Path, header: str) -> tuple[str, tuple[str, ...]]:
+def _columns(path: Where, header: str) -> tuple[str, tuple[str, ...]]:
     """The delimiter and the names of the columns, in small letters."""
     for delimiter in ",;\t":
         columns = tuple(cell.strip().lower() for cell in next(csv.reader([header], delimiter=delimiter), []))
@@ -85,7 +86,7 @@ def _columns(path: Path, header: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _cells(
-    path: Path, number: int, row: Sequence[str], columns: Sequence[str], photo: int, label: int | None
+    path: Where, number: int, row: Sequence[str], columns: Sequence[str], photo: int, label: int | None
 ) -> tuple[str, str | None]:
     """Photo and label of a row."""
     if any(cell.strip() for cell in row[len(columns) :]):
@@ -103,7 +104,7 @@ def _cells(
     return row[photo], row[label].strip()
 
 
-def _jsonl_rows(path: Path) -> Rows:
+def _jsonl_rows(path: Where) -> Rows:
     lines: list[tuple[int, str, str | None]] = []
     columns: dict[str, None] = {}
     try:
@@ -121,7 +122,7 @@ def _jsonl_rows(path: Path) -> Rows:
     return Rows(tuple(columns), lines)
 
 
-def _object(path: Path, number: int, line: str) -> dict[str, object]:
+def _object(path: Where, number: int, line: str) -> dict[str, object]:
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
@@ -131,7 +132,7 @@ def _object(path: Path, number: int, line: str) -> dict[str, object]:
     return entry
 
 
-def _values(path: Path, number: int, entry: dict[str, object]) -> tuple[str, str | None]:
+def _values(path: Where, number: int, entry: dict[str, object]) -> tuple[str, str | None]:
     """Photo and label of a line."""
     photo = next((entry[name] for name in PATHS if name in entry), None)
     if not isinstance(photo, str) or not photo.strip():
@@ -144,7 +145,7 @@ def _values(path: Path, number: int, entry: dict[str, object]) -> tuple[str, str
     return photo, str(label).strip()
 
 
-def _listing(path: Path, kind: str, rows: Rows, classes: ClassList | None) -> Listing:
+def _listing(path: Where, kind: str, rows: Rows, classes: ClassList | None) -> Listing:
     lines = rows.lines
     words = [label for *_, label in lines if label is not None]
     known: Sequence[int | None] = [None] * len(lines)
@@ -156,10 +157,11 @@ def _listing(path: Path, kind: str, rows: Rows, classes: ClassList | None) -> Li
         raise DataError(f"{path}: photos without labels; there is nothing for {classes.path} to number")
     else:
         how = f"no labels (its columns: {', '.join(rows.columns)[:200]})"
+    files = [_file(path, number, photo) for number, photo, _ in lines]
     first: dict[str, int] = {}
     again = []
     for i, (number, photo, label) in enumerate(lines):
-        earlier = first.setdefault(os.path.normpath(path.parent / photo), i)
+        earlier = first.setdefault(_identity(files[i]), i)
         if known[earlier] != known[i]:
             raise DataError(
                 f"{path}: lines {lines[earlier][0]} and {number} give {photo!r:.100} two labels,"
@@ -167,7 +169,7 @@ def _listing(path: Path, kind: str, rows: Rows, classes: ClassList | None) -> Li
             )
         if earlier != i:
             again.append(number)
-    photos = tuple((LocalFile(path.parent / lines[i][1]), known[i]) for i in first.values())
+    photos = tuple((files[i], known[i]) for i in first.values())
     said = [f"{path}: a {kind} of {counted(len(photos), 'photo')}; {how}"]
     if again:
         rows_again = counted(len(again), "repeated row")
@@ -175,16 +177,30 @@ def _listing(path: Path, kind: str, rows: Rows, classes: ClassList | None) -> Li
     return Listing(photos, names, tuple(said))
 
 
+def _file(path: Where, number: int, photo: str) -> File:
+    """What a line names."""
+    try:
+        return file_at(beside(path.parent, photo))
+    except StorageError as error:
+        raise DataError(f"{path}: line {number}: {error}") from None
+
+
+def _identity(file: File) -> str:
+    """Equal for equal paths. // in remote storage is no /."""
+    return os.path.normpath(file.name) if isinstance(file, LocalFile) else file.name
+
+
 def _lists(place: Place) -> list[str]:
     """The lists in the folder that say what its photos are: `labels.csv` always, metadata if it names files."""
     return [name for name in NAMES if name in place.files and (name == NAMES[0] or _names_photos(place.path / name))]
 
 
-def _names_photos(path: Path) -> bool:
+def _names_photos(path: Where) -> bool:
     try:
         with open_text(path) as file:
             _, line = _first_line(iter(lambda: file.readline(MAX_LINE), ""))
-        return bool(set(PATHS) & set(_object(path, 1, line) if path.suffix == ".jsonl" else _columns(path, line)[1]))
+        is_json = suffix(path.name) == ".jsonl"
+        return bool(set(PATHS).intersection(_object(path, 1, line) if is_json else _columns(path, line)[1]))
     except (DataError, UnicodeDecodeError, csv.Error):
         return False
 
@@ -201,22 +217,22 @@ def _read(place: Place, classes: ClassList | None) -> Listing:
     if len(found) > 1:
         raise DataError(f"{path}: {' and '.join(found)} both list photos; give the one that is meant")
     listing = _list(path / found[0], classes)
-    return replace(listing, said=(*listing.said, *_unlisted(path, path / found[0], listing)))
+    return replace(listing, said=(*listing.said, *_unlisted(place, path / found[0], listing)))
 
 
-def _list(path: Path, classes: ClassList | None) -> Listing:
+def _list(path: Where, classes: ClassList | None) -> Listing:
     return (list_jsonl if suffix(path.name) in (".jsonl", ".ndjson") else list_csv)(path, classes)
 
 
-def _unlisted(folder: Path, path: Path, listing: Listing) -> list[str]:
+def _unlisted(place: Place, path: Where, listing: Listing) -> list[str]:
     """A line on photos in the folder that its list does not name."""
-    named = {os.path.normpath(file.name) for file, _ in listing.photos}
-    others = [file for file in photos_below(folder, Aside()) if os.path.normpath(file) not in named]
+    named = {_identity(file) for file, _ in listing.photos}
+    below = [file for name in place.folders for file in place.photos_in(name, Aside())]
+    others = [file.name for file in (*place.loose(), *below) if _identity(file) not in named]
     if not others:
         return []
-    return [
-        f"{path}: {counted(len(others), 'photo')} in {folder} that it does not name left aside (one: {min(others)})"
-    ]
+    several = counted(len(others), "photo")
+    return [f"{path}: {several} in {place.path} that it does not name left aside (one: {min(others)})"]
 
 
 READER: Final = Reader(_recognises, _read)

@@ -8,13 +8,14 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from qtable.photos.files import DataError, File, Listing
 from qtable.photos.labels import ClassList, Numbered, numbered
 from qtable.photos.readers.base import Reader
-from qtable.photos.readers.places import Place, counted, open_file, splits_among, version_of
+from qtable.photos.readers.places import Place, counted, splits_among
+from qtable.photos.where import Where, open_file, version_of
+from qtable.storage import StorageError
 
 IMAGES: Final = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "webp")
 """What a column of photos is called where the file does not say which it is."""
@@ -27,7 +28,8 @@ GROUPS: Final = 2
 class Cell:
     """A photo in a Parquet file: column, row group, row of the group, and row of the file (for its name)."""
 
-    path: Path
+    path: Where
+    version: Hashable
     column: str
     group: int
     at: int
@@ -38,7 +40,7 @@ class Cell:
         return f"{self.path}/row {self.row}"
 
     def read(self) -> bytes:
-        value = _GROUPS.get(self.path, self.group, self.column)[self.at].as_py()
+        value = _GROUPS.get(self.path, self.version, self.group, self.column)[self.at].as_py()
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes) or not data:
             named = isinstance(value, dict) and value.get("path")
@@ -47,14 +49,16 @@ class Cell:
 
 
 class _Groups:
-    """The columns of the row groups that were asked for last, in this process."""
+    """The columns of the row groups that were asked for last, in this process. A file that is listed again when it has
+    changed has another version.
+    """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, path: Path, group: int, column: str) -> Any:
-        key = path, version_of(path), group, column
+    def get(self, path: Where, version: Hashable, group: int, column: str) -> Any:
+        key = path, version, group, column
         with self._lock:  # two threads that want one group read it once
             if key not in self._kept:
                 with open_file(path) as file:
@@ -68,7 +72,7 @@ class _Groups:
 _GROUPS: Final = _Groups()
 
 
-def list_parquet(files: Sequence[Path], source: Path, classes: ClassList | None = None) -> Listing:
+def list_parquet(files: Sequence[Where], source: Where, classes: ClassList | None = None) -> Listing:
     """One column of photos, bytes or {bytes, path}, and perhaps one of labels: class indices or names.
 
     Which columns those are, and the classes' names, is what `datasets` noted in the file; else the only column with a
@@ -82,10 +86,10 @@ def list_parquet(files: Sequence[Path], source: Path, classes: ClassList | None 
             opened = _opened(path, file)
             image, label, names = _columns(path, opened.schema_arrow)
             known.add((image, label, names))
-            row = 0
+            row, version = 0, version_of(path)
             for group in range(opened.num_row_groups):
                 rows = opened.metadata.row_group(group).num_rows
-                photos += (Cell(path, image, group, i, row + i) for i in range(rows))
+                photos += (Cell(path, version, image, group, i, row + i) for i in range(rows))
                 labels += _column(path, opened, group, label).to_pylist() if label else [None] * rows
                 row += rows
     if len(known) != 1:
@@ -99,7 +103,7 @@ def list_parquet(files: Sequence[Path], source: Path, classes: ClassList | None 
 
 
 def _order(
-    source: Path, photos: Sequence[File], labels: Sequence[Any], names: tuple[str, ...], classes: ClassList | None
+    source: Where, photos: Sequence[File], labels: Sequence[Any], names: tuple[str, ...], classes: ClassList | None
 ) -> Numbered | None:
     """None if there are no labels."""
     bare = [label is None or label == -1 for label in labels]
@@ -122,7 +126,7 @@ def _order(
     return Numbered(order.indices, order.classes or names, order.said)
 
 
-def _opened(path: Path, file: Any) -> Any:
+def _opened(path: Where, file: Any) -> Any:
     """A `pyarrow.parquet.ParquetFile`. DataError if it is none, or if pyarrow is not there."""
     try:
         from pyarrow.parquet import ParquetFile
@@ -132,25 +136,27 @@ def _opened(path: Path, file: Any) -> Any:
         return ParquetFile(file)
 
 
-def _column(path: Path, opened: Any, group: int, column: str) -> Any:
+def _column(path: Where, opened: Any, group: int, column: str) -> Any:
     """One column of one row group. DataError if it cannot be read."""
     with _whole(path):
         return opened.read_row_group(group, columns=[column]).column(0)
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[None]:
+def _whole(path: Where) -> Iterator[None]:
     """What Arrow raises on damaged files becomes a DataError."""
     from pyarrow import ArrowException
 
     try:
         yield
+    except StorageError:
+        raise
     except (ArrowException, OSError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: not a whole Parquet file: {first:.200}") from None
 
 
-def _columns(path: Path, schema: Any) -> tuple[str, str | None, tuple[str, ...]]:
+def _columns(path: Where, schema: Any) -> tuple[str, str | None, tuple[str, ...]]:
     """Columns of photos and of labels, and the names of the classes."""
     noted = _noted(schema.metadata)
     kinds = {name: feature.get("_type") for name, feature in noted.items()}
@@ -209,7 +215,7 @@ def _read(place: Place, classes: ClassList | None) -> Listing:
         raise DataError(
             f"{place.path}: Parquet files of the splits {', '.join(splits)}; give those of one in its own folder"
         )
-    files = [place.path / name for name in names] if place.is_folder else [place.path]
+    files: list[Where] = [place.path / name for name in names] if place.is_folder else [place.path]
     return list_parquet(files, place.path, classes)
 
 

@@ -1,4 +1,4 @@
-"""What lies at a place that a user names, and how its names and bytes are got: all file access of the readers."""
+"""What lies at a place that a user names, on this machine or in remote storage: names, and first bytes of files."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import io
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Final, TextIO
+from typing import Final, TextIO
 
-from qtable.photos.files import DataError
+from qtable.photos.files import DataError, File, LocalFile, RemoteFile
 from qtable.photos.opening import EXTENSIONS
+from qtable.photos.where import RemotePath, Where, open_file, read_file, read_range
+from qtable.storage import File as Stored
 
 SYSTEM: Final = frozenset(
     ["__macosx", "lost+found", "$recycle.bin", "system volume information", "thumbs.db", "desktop.ini", "__pycache__"]
@@ -21,6 +24,8 @@ SYSTEM: Final = frozenset(
 
 HEAD: Final = 4096
 """Bytes of a file that are looked at before it is known what it is."""
+SMALL: Final = 1 << 16
+"""Remote files of no more bytes are read whole for their first: not every web server gives parts, none of nothing."""
 
 
 def is_hidden(name: str) -> bool:
@@ -39,14 +44,18 @@ def is_photo(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Place:
-    """A folder with the names in it, or a file with its first bytes. hidden: names that `is_hidden`, in none else."""
+    """A folder with the names in it, or a file with its first bytes. hidden: names that `is_hidden`, in none else.
 
-    path: Path
+    listed: of a remote folder, the files in it ("") and below each of its folders, as one listing found them.
+    """
+
+    path: Where
     is_folder: bool
     folders: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     head: bytes = b""
+    listed: Mapping[str, Sequence[Stored]] = field(default_factory=dict)
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Files of a folder whose names end so."""
@@ -59,11 +68,40 @@ class Place:
 
     def holds_photos(self) -> bool:
         """Whether something in the folder or below is named like a photo."""
-        return bool(self.photos) or any(True for name in self.folders for _ in photos_below(self.path / name, Aside()))
+        return bool(self.photos) or any(True for name in self.folders for _ in self._below(name, Aside()))
+
+    def loose(self) -> list[File]:
+        """The photos in a folder itself."""
+        if isinstance(self.path, RemotePath):
+            return sorted(_photos_among(self.path, self.listed.get("", ())), key=_order)
+        return [LocalFile(self.path / name) for name in self.photos]
+
+    def photos_in(self, name: str, aside: Aside) -> list[File]:
+        """The photos in one of the folders and below it; no folder's are another's, links or not."""
+        return sorted(self._below(name, aside), key=_order)
+
+    def _below(self, name: str, aside: Aside) -> Iterator[File]:
+        if isinstance(self.path, RemotePath):
+            return _remote_below(self.path, self.listed[name], aside)
+        return map(LocalFile, photos_below(self.path / name, aside, self._known))
+
+    @cached_property
+    def _known(self) -> frozenset[tuple[int, int]]:
+        assert isinstance(self.path, Path)
+        return frozenset(identity(self.path / name) for name in ("", *self.folders))
 
 
-def look(path: Path) -> Place:
+def _order(file: File) -> tuple[str, ...]:
+    """As paths are sorted: name by name."""
+    return tuple(file.name.split("/"))
+
+
+def look(path: Where) -> Place:
     """DataError if there is nothing; OSError if it cannot be looked into."""
+    return _look_remote(path) if isinstance(path, RemotePath) else _look_here(path)
+
+
+def _look_here(path: Path) -> Place:
     if path.is_dir():
         folders: list[str] = []
         files: list[str] = []
@@ -77,19 +115,49 @@ def look(path: Path) -> Place:
     raise DataError(f"{path}: no such folder or file")
 
 
-def open_file(path: Path) -> BinaryIO:
-    return path.open("rb")
+def _look_remote(path: RemotePath) -> Place:
+    """With one listing of a folder."""
+    file = _file_there(path)
+    if file is not None:
+        return file
+    try:
+        found = path.as_folder().files()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    listed: dict[str, list[Stored]] = {"": []}
+    hidden = set()
+    for one in found:
+        top, slash, _ = one.name.partition("/")
+        if not top or ".." in one.name.split("/"):
+            raise DataError(f"{path}: it holds {one.name!r:.100}, which is no path below a folder")
+        if is_hidden(top):
+            hidden.add(top)
+        else:
+            listed.setdefault(top if slash else "", []).append(one)
+    folders = tuple(sorted(name for name in listed if name))
+    files = tuple(sorted(one.name for one in listed[""]))
+    return Place(path, True, folders, files, tuple(sorted(hidden)), listed=listed)
 
 
-def version_of(path: Path) -> tuple[int, int]:
-    """Another one when the file has changed."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+def _file_there(path: RemotePath) -> Place | None:
+    """None if there is none of this name. On a web server a file is what has a suffix: folders are pages, too."""
+    below = str(path).partition("://")[2].rstrip("/")
+    ending = suffix(below)
+    is_page = str(path).startswith("http") and (not ending or ending[1:].isdigit())
+    if "/" not in below or is_page:
+        return None
+    file = path.as_file()
+    try:
+        size = file.store.size(file.inner)
+    except FileNotFoundError:
+        return None
+    return Place(file, False, head=read_file(file)[:HEAD] if size <= SMALL else read_range(file, 0, HEAD))
 
 
-def open_text(path: Path) -> TextIO:
+def open_text(path: Where) -> TextIO:
     """As UTF-8, with or without a byte order mark; line ends as they are."""
-    return io.TextIOWrapper(open_file(path), encoding="utf-8-sig", newline="")
+    file = io.BytesIO(read_file(path)) if isinstance(path, RemotePath) else open_file(path)
+    return io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
 
 
 @dataclass
@@ -123,7 +191,8 @@ def others(kinds: Counter[str]) -> str:
 
 
 def _few(counted: Counter[str]) -> list[str]:
-    names = [name for name, _ in counted.most_common(5)]
+    """The most frequent; of equals the first by name, whatever order a folder has."""
+    names = sorted(counted, key=lambda name: (-counted[name], name))[:5]
     return names + ["..."] * (len(counted) > 5)
 
 
@@ -151,6 +220,28 @@ def photos_below(folder: Path, aside: Aside, known: frozenset[tuple[int, int]] =
                 yield Path(place, name)
             elif not is_hidden(name):
                 aside.kinds[suffix(name) or "no suffix"] += 1
+
+
+def _photos_among(root: RemotePath, files: Sequence[Stored]) -> Iterator[File]:
+    """Those of a listing that are named like photos."""
+    folder = root.as_folder()
+    return (RemoteFile(RemotePath(folder, one.name), one.size) for one in files if is_photo(one.name))
+
+
+def _remote_below(root: RemotePath, files: Sequence[Stored], aside: Aside) -> Iterator[File]:
+    """As `photos_below` finds them in a folder of this machine."""
+    found, hidden = [], set()
+    for one in files:
+        parts = one.name.split("/")
+        odd = next((i for i, part in enumerate(parts) if is_hidden(part)), None)
+        if odd is not None:
+            hidden.add(tuple(parts[: odd + 1]))
+        elif is_photo(one.name):
+            found.append(one)
+        else:
+            aside.kinds[suffix(parts[-1]) or "no suffix"] += 1
+    aside.hidden.update(parts[-1] for parts in hidden)
+    return _photos_among(root, found)
 
 
 SPLITS: Final = frozenset(["train", "training", "val", "valid", "validation", "dev", "test", "testing"])
