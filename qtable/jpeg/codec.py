@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, __version__, features
 
-from qtable.jpeg.header import read_header
+from qtable.jpeg.header import Header, read_header
 from qtable.jpeg.markers import JpegError
 from qtable.jpeg.modes import ENTROPIES as ENTROPIES
 from qtable.jpeg.modes import SUBSAMPLINGS as SUBSAMPLINGS
@@ -136,11 +136,22 @@ def _pillow_decoder() -> Callable[[bytes], RGB]:
     from qtable.jpeg.damage import check_entropy
 
     def decode(data: bytes) -> RGB:
-        check_entropy(data, read_header(data))
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        header = read_header(data)
+        check_entropy(data, header)
+        with Image.open(io.BytesIO(_without_metadata(data, header)), formats=("JPEG",)) as image:
             return np.array(image.convert("RGB"))
 
     return decode
+
+
+def _without_metadata(data: bytes, header: Header) -> bytes:
+    """The file without what Pillow reads, and may warn of, beside the pixels: its APPn but JFIF's and Adobe's."""
+    kept, at = [], 0
+    for segment in header.segments:
+        if 0xE1 <= segment.marker <= 0xEF and segment.marker != 0xEE:
+            kept.append(data[at : segment.at])
+            at = segment.at + segment.size
+    return b"".join([*kept, data[at:]])
 
 
 DECODERS: Final[dict[str, Callable[[], Callable[[bytes], RGB]]]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ IMAGENET: Final = 1000
 class ClassList:
     """The classes of a network in the order of their indices.
 
-    names: one for each index. words: whatever a label may say for an index; None where it would stand for two.
+    names: one for each index. words: whatever a label may say for an index, in Unicode's form NFC; None where it would
+    stand for two.
     """
 
     path: Where
@@ -125,12 +127,13 @@ def _words(path: Where, named: Sequence[tuple[str, ...]]) -> dict[str, int | Non
     """By word the index. The first word of each class is its own; others that two classes share stand for neither."""
     own: dict[str, int | None] = {}
     for i, (word, *_) in enumerate(named):
+        word = _composed(word)
         if word in own:
             raise DataError(f"{path}: {word!r:.60} stands for index {own[word]} and for {i}; each name stands once")
         own[word] = i
     others: dict[str, int | None] = {}
     for i, (_, *more) in enumerate(named):
-        for word in more:
+        for word in map(_composed, more):
             others[word] = None if others.get(word, i) != i else i
     return others | own
 
@@ -152,11 +155,20 @@ def numbered(source: object, words: Sequence[str], tell: Telling, classes: Class
     """Class indices of labels: by the class list; else themselves if all are whole numbers, else in alphabetical order.
 
     DataError, naming the label's place, for labels of which some are numbers and some are not, for numbers that are no
-    index, and for what is not in the class list; also for fewer than two classes.
+    index, for what is not in the class list, and for words that differ in their Unicode form alone; also for fewer than
+    two classes.
     """
     first: dict[str, int] = {}
     for i, word in enumerate(words):
         first.setdefault(word, i)
+    composed: dict[str, str] = {}
+    for word, i in first.items():
+        other = composed.setdefault(_composed(word), word)
+        if other != word:
+            raise DataError(
+                f"{source}: {tell(i)}, which is {other!r:.40} in another Unicode form ({word!a:.60}, {other!a:.60});"
+                " a class has one name"
+            )
     if len(first) < 2:
         raise DataError(f"{source}: {len(first)} different labels; accuracy needs at least two")
     if classes is not None:
@@ -165,7 +177,8 @@ def numbered(source: object, words: Sequence[str], tell: Telling, classes: Class
     if not numbers:
         names = tuple(sorted(first))
         index = {name: i for i, name in enumerate(names)}
-        return Numbered([index[word] for word in words], names, f"{_in_order(names)}{_wordnet(names)}")
+        said = f"{_in_order(names)}{_wordnet(names)}{_in_case_alone(names)}"
+        return Numbered([index[word] for word in words], names, said)
     if len(numbers) < len(first):
         rest = [word for word in first if word not in numbers]
         few, many = (rest, numbers) if len(rest) <= len(numbers) else (numbers, rest)
@@ -183,13 +196,13 @@ def numbered(source: object, words: Sequence[str], tell: Telling, classes: Class
 def _by_list(
     source: object, words: Sequence[str], first: Mapping[str, int], tell: Telling, classes: ClassList
 ) -> Numbered:
-    known = {word: classes.words.get(word) for word in first}
-    if not any(word in classes.words for word in first) and all(_NUMBER.fullmatch(word) for word in first):
+    known = {word: classes.words.get(_composed(word)) for word in first}
+    if not any(_composed(word) in classes.words for word in first) and all(_NUMBER.fullmatch(word) for word in first):
         known = {word: _index(source, word, tell(i)) for word, i in first.items()}
     for word, i in first.items():
         index = known[word]
         if index is None:
-            why = "stands for two of the" if word in classes.words else "is none of the"
+            why = "stands for two of the" if _composed(word) in classes.words else "is none of the"
             raise DataError(f"{source}: {tell(i)}, which {why} {len(classes.names)} in {classes.path}")
         if index >= len(classes.names):
             raise DataError(f"{source}: {tell(i)}; {classes.path} has the classes 0 to {len(classes.names) - 1}")
@@ -205,6 +218,20 @@ def _index(source: object, word: str, told: str) -> int:
     if len(digits) > 10 or int(digits) > MAX_LABEL:
         raise DataError(f"{source}: class index {word:.40} is too large; at most {MAX_LABEL:,} is allowed")
     return int(digits)
+
+
+def _composed(word: str) -> str:
+    """In the form NFC: file systems and editors write one letter in several ways."""
+    return unicodedata.normalize("NFC", word)
+
+
+def _in_case_alone(names: Sequence[str]) -> str:
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            return f"; {other!r:.40} and {name!r:.40} differ in case alone and are two classes"
+    return ""
 
 
 def _in_order(names: Sequence[str]) -> str:

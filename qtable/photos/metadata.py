@@ -34,6 +34,8 @@ _TIFF_TAGS: Final = (
     ExifTags.Base.Copyright,
 )
 """Those of a TIFF's own tags that describe the picture and not the file."""
+_RAW: Final = ("Raw profile type exif", "Raw profile type APP1")
+"""A PNG's text in which ImageMagick and ExifTool have kept EXIF since before PNG had a place for it."""
 _TIFF_NAMESPACE: Final = re.compile(rb"""xmlns:([\w.-]+)\s*=\s*["']http://ns\.adobe\.com/tiff/1\.0/["']""")
 
 
@@ -186,9 +188,20 @@ def pillow_metadata(image: ImageFile.ImageFile) -> Metadata:
     xmp = packet.encode() if isinstance(packet, str) else bytes(packet)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         exif = _tiff_exif(image.getexif(), _xmp_orientation(xmp) is not None)
-    elif not exif and "Raw profile type exif" in image.info:  # a PNG's text, as ImageMagick wrote it once
-        exif = image.getexif().tobytes()
+    elif not exif:
+        exif = next(
+            (body for name in _RAW if (body := _of_text(image.info.get(name))).startswith((EXIF, b"II*\0", b"MM\0*"))),
+            b"",
+        )
     return Metadata(exif.removeprefix(EXIF), bytes(image.info.get("icc_profile") or b""), xmp)
+
+
+def _of_text(text: object) -> bytes:
+    """The bytes of a raw profile: an empty line, its name, its length, then hexadecimal lines; b"" if it is none."""
+    try:
+        return bytes.fromhex("".join(str(text).split("\n")[3:]))
+    except ValueError:
+        return b""
 
 
 def _tiff_exif(tags: Image.Exif, turned: bool) -> bytes:

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from qtable.jpeg.codec import MAX_SIDE, RGB, decode
 from qtable.jpeg.header import read_header
 from qtable.jpeg.markers import FRAMES, JpegError
+from qtable.photos import png
 from qtable.photos.metadata import (
     APP2,
     Metadata,
@@ -32,6 +33,9 @@ from qtable.photos.samples import FORMATS, PhotoError, rgb, why_unknown
 EXTENSIONS: Final = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"])
 MAX_PIXELS: Final = 178_956_970
 """Photos with more are skipped unread: a small file can claim any number. Pillow itself stops here, too."""
+EOI: Final = b"\xff\xd9"
+NEAR_END: Final = 64
+"""Bytes at the end of a JPEG file among which its end mark stands: a few zeros behind it do no harm."""
 MAX_FILE_BYTES: Final = 1 << 30
 """Larger files are skipped unread: a photo of `MAX_PIXELS` takes this much uncompressed, with 16 bits per channel."""
 
@@ -42,7 +46,7 @@ class Photo:
 
     pixels: uint8 [h, w, 3], as stored. orientation: 1 to 8, how they are to be turned (EXIF 2.32, table 6): EXIF's, or
     XMP's where EXIF has none. is_jpeg: whether the file was one. reduced: what of its samples was. lost: what of its
-    metadata could not be read.
+    metadata could not be read, or has no place in a JPEG file.
     """
 
     pixels: RGB
@@ -100,13 +104,16 @@ def read_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
 
 def _read_jpeg(data: bytes, max_pixels: int) -> Photo:
     try:
-        segments = [(marker, payload) for marker, _, payload in read_segments(data)]
+        walked = list(read_segments(data))
+        segments = [(marker, payload) for marker, _, payload in walked]
         _check_frames(segments, max_pixels)
         if any(m == APP2 and payload.startswith(b"MPF\0") for m, payload in segments) and _is_several(data):
             raise PhotoError("several pictures")
         pixels = decode(data)
+        if data.count(EOI, walked[-1][1]) > 1 and read_header(data).trailing_bytes > NEAR_END:
+            raise PhotoError("bytes after the picture's end")
     except (JpegError, struct.error) as error:
-        if b"\xff\xd9" not in data[-64:] and _is_whole(data):
+        if EOI not in data[-NEAR_END:] and _is_whole(data):
             raise PhotoError("bytes after the picture's end") from None
         raise PhotoError(f"unreadable: {error}") from None
     metadata, lost = metadata_of(segments)
@@ -151,8 +158,11 @@ def _read_other(data: bytes, max_pixels: int) -> Photo:
                 raise PhotoError("several pictures")
             _check_pixels(*image.size, max_pixels)
             pixels, note = rgb(image)
+            if image.format == "PNG" and png.lacks_rows(data, image):
+                raise PhotoError("unreadable: the pixels of the PNG file end before its last row")
             with pillow():
                 metadata = pillow_metadata(image)
+            lost = png.lost(data) if image.format == "PNG" else None
     except UnidentifiedImageError:
         with pillow():
             raise why_unknown(data) from None
@@ -161,7 +171,7 @@ def _read_other(data: bytes, max_pixels: int) -> Photo:
     except Exception as error:  # Pillow's plugins raise whatever they like on damaged files
         detail = re.sub(r" ?<[^>]* at 0x[0-9a-f]+>", "", str(error))  # the same words in each run
         raise PhotoError(f"unreadable: {type(error).__name__}: {detail}") from None
-    return Photo(pixels, orientation(metadata), metadata, False, reduced=note)
+    return Photo(pixels, orientation(metadata), metadata, False, reduced=note, lost=lost)
 
 
 def read_photo_file(file: Path) -> bytes:

@@ -92,17 +92,19 @@ def rgb(image: ImageFile.ImageFile) -> tuple[RGB, str | None]:
     are turned round. Of 16-bit colour in PNG and TIFF Pillow decodes the high bytes alone: at most one step from that.
     Signed and floating-point samples, which state no white, are refused by name; so are 16-bit samples that all lie in
     the lowest quarter: they are 12 or 14 bits without a word where white is. Palettes, grey and opaque alpha become RGB
-    as Pillow's `convert` makes it; transparency, CMYK and LAB are refused.
+    as Pillow's `convert` makes it; transparency, CMYK and LAB are refused, as is a transparent grey of a PNG
+    file of 1, 2, 4 or 16 bits whether it is used or not: Pillow does not compare it with the samples that it makes.
     """
     samples = stated(image)
     check_type(samples)
     grey = image.mode == "I" or image.mode.startswith("I;")
     if not grey and image.mode not in _MODES:
         raise PhotoError(f"colour mode {image.mode}")
+    packed = image.format == "PNG" and any(tile.args in ("1", "L;2", "L;4") for tile in image.tile)
     image.load()
+    if "transparency" in image.info and (grey or packed):
+        raise PhotoError("transparency")
     if grey:
-        if "transparency" in image.info:
-            raise PhotoError("transparency")
         pixels = np.repeat(_grey(np.asarray(image).astype(np.int64), samples)[..., None], 3, axis=2)
     else:
         pixels = _colour(image)

@@ -298,20 +298,30 @@ def _assembled(
         source=source,
         classes=listing.classes,
         skipped=listing.skipped,
-        said=(*listing.said, *_copies(source, [known for known, *_ in found])),
+        said=(*listing.said, *_copies(source, found)),
         jpeg_sources=sum(is_jpeg for *_, is_jpeg in found),
     )
 
 
-def _copies(source: str, photos: Sequence[Known]) -> list[str]:
-    """A line on photos whose bytes are those of another."""
-    count = Counter(one.digest for one in photos)
-    copies = len(photos) - len(count)
+def _copies(source: str, found: Sequence[Found]) -> list[str]:
+    """A line on photos whose bytes are those of another, and one on those of them that have two class indices."""
+    count = Counter(one.digest for one, *_ in found)
+    copies = len(found) - len(count)
     if not copies:
         return []
-    first = next(one for one in photos if count[one.digest] > 1)
+    first = next(one for one, *_ in found if count[one.digest] > 1)
     again = counted(copies, "photo")
-    return [f"{source}: {again} repeated byte for byte ({first.file.name} is one); each counts by itself"]
+    lines = [f"{source}: {again} repeated byte for byte ({first.file.name} is one); each counts by itself"]
+    known: dict[bytes, tuple[Known, Any]] = {}
+    other: dict[bytes, str] = {}
+    for one, label, _ in found:
+        before, its = known.setdefault(one.digest, (one, label))
+        if isinstance(label, int) and label != its:
+            other.setdefault(one.digest, f"{before.file.name} has {its}, {one.file.name} has {label}")
+    if other:
+        told = next(iter(other.values()))
+        lines.append(f"{source}: {counted(len(other), 'photo')} under two class indices: {told}; one of them is wrong")
+    return lines
 
 
 def _limited(listed: Sequence[tuple[File, int | None]], limit: int | None) -> list[tuple[File, int | None]]:

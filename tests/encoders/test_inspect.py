@@ -17,6 +17,7 @@ from qtable.encoders.verify import EncoderError, find_encoder
 from qtable.jpeg.codec import ENTROPIES, RGB, SUBSAMPLINGS, Codec, Entropy, Subsampling
 from qtable.jpeg.tables import QTables
 from tests.jpeg.test_codec import EOI, FLAT, HIERARCHICAL, SOI, cjpeg, dqt, frame, scan, segment
+from tests.jpeg.test_layouts import LAYOUTS, made
 
 LIBJPEG = "libjpeg or a program with it (libjpeg-turbo, Pillow, OpenCV ...)"
 
@@ -147,6 +148,11 @@ def test_sampling_huffman_tables_and_scans(photo: RGB, subsampling: Subsampling,
     assert facts["huffman_tables"] == ("Annex K's" if entropy == "standard" else "optimized")
     assert len(facts["scans"]) == (10 if entropy == "progressive" else 1)
     assert facts["libjpeg_progression"] == (True if entropy == "progressive" else None)
+
+
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if "," in layout])
+def test_every_sampling_factor_is_named(photo: RGB, layout: str) -> None:
+    assert jpeg_facts(made(photo, layout, "plain"))["subsampling"] == layout
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])

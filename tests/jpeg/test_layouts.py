@@ -148,3 +148,24 @@ def test_damage_is_an_error_whatever_filters_of_warnings_are_set(
             decode(damaged)
         with pytest.raises(ValueError, match="does not decode"), pillow():
             decode(damaged)
+
+
+@pytest.mark.parametrize(
+    ("marker", "body"),
+    [
+        (0xE1, b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x0f\0\x02\0\0"),
+        (0xE2, b"MPF\0MM\0*\0\0\0\x08\0\x01"),
+        (0xED, b"Photoshop 3.0\0"),
+    ],
+    ids=["EXIF", "MPF", "Photoshop"],
+)
+@pytest.mark.parametrize("rgb", [False, True])
+def test_damaged_metadata_around_pixels_says_nothing_by_any_library(
+    photo: RGB, marker: int, body: bytes, rgb: bool
+) -> None:
+    file = io.BytesIO()
+    Image.fromarray(photo).save(file, "JPEG", keep_rgb=rgb)
+    plain = file.getvalue()
+    data = plain[:2] + bytes([0xFF, marker]) + (2 + len(body)).to_bytes(2, "big") + body + plain[2:]
+    for name in ("turbojpeg", "pillow"):
+        assert np.array_equal(codec.decoder(name)[1](data), djpeg(data))

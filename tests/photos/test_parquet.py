@@ -157,3 +157,14 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DataError, match=r"Parquet needs pyarrow: pip install 'qtable\[parquet\]'"):
         read_listing(path)
+
+
+def test_labels_beyond_the_class_names_are_refused_and_unlabelled_photos_have_none(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.parquet", {"image": cells(4), "label": [0, 1, 2, 1]}, features(["x", "y"]))
+    with pytest.raises(DataError, match=r"row 2 has label '2', beyond the 2 class names there"):
+        read_listing(path)
+    path = written(tmp_path / "b.parquet", {"image": cells(4), "label": [-1] * 4}, features(["x", "y"]))
+    assert labels(read_listing(path)) == [None] * 4
+    path = written(tmp_path / "c.parquet", {"image": cells(4), "label": [0, 1, -1, 1]}, features(["x", "y"]))
+    with pytest.raises(DataError, match="row 2 has no label, and others have one"):
+        read_listing(path)

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
 
@@ -211,14 +211,28 @@ def _recognises(place: Place) -> bool:
 
 def _read(place: Place, classes: ClassList | None) -> Listing:
     path = place.path
-    if place.is_folder:
-        found = _lists(place)
-        if len(found) > 1:
-            raise DataError(f"{path}: {' and '.join(found)} both list photos; give the one that is meant")
-        path /= found[0]
-    if suffix(path.name) in (".jsonl", ".ndjson"):
-        return list_jsonl(path, classes)
-    return list_csv(path, classes)
+    if not place.is_folder:
+        return _list(path, classes)
+    found = _lists(place)
+    if len(found) > 1:
+        raise DataError(f"{path}: {' and '.join(found)} both list photos; give the one that is meant")
+    listing = _list(path / found[0], classes)
+    return replace(listing, said=(*listing.said, *_unlisted(place, path / found[0], listing)))
+
+
+def _list(path: Where, classes: ClassList | None) -> Listing:
+    return (list_jsonl if suffix(path.name) in (".jsonl", ".ndjson") else list_csv)(path, classes)
+
+
+def _unlisted(place: Place, path: Where, listing: Listing) -> list[str]:
+    """A line on photos in the folder that its list does not name."""
+    named = {_identity(file) for file, _ in listing.photos}
+    others = [file.name for file in place.all_photos() if _identity(file) not in named]
+    if not others:
+        return []
+    return [
+        f"{path}: {counted(len(others), 'photo')} in {place.path} that it does not name left aside (one: {min(others)})"
+    ]
 
 
 READER: Final = Reader(_recognises, _read)

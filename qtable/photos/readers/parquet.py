@@ -114,11 +114,14 @@ def _order(
     if any(bare):
         raise DataError(f"{photos[bare.index(True)].name} has no label, and others have one")
     words = [str(label) for label in labels]
+    if names:
+        beyond = next((i for i, label in enumerate(labels) if label not in range(len(names))), None)
+        if beyond is not None:
+            raise DataError(
+                f"{photos[beyond].name} has label {words[beyond]!r:.40}, beyond the {len(names)} class names there"
+            )
     if names and classes is not None:
-        try:
-            words = [names[int(word)] for word in words]
-        except (ValueError, IndexError):
-            raise DataError(f"{source}: labels beyond the {len(names)} class names that it holds") from None
+        words = [names[int(word)] for word in words]
     order = numbered(source, words, lambda i: f"{photos[i].name} has label {words[i]!r:.40}", classes)
     return Numbered(order.indices, order.classes or names, order.said)
 

@@ -60,9 +60,11 @@ def list_shards(shards: Sequence[Where], source: Where, classes: ClassList | Non
     """
     aside = Aside()
     samples: list[Labelled] = []
+    alone: list[str] = []
     with ThreadPoolExecutor(AT_ONCE if isinstance(source, RemotePath) else 1) as pool:
-        for more, left in pool.map(_looked_through, shards):
+        for more, bereft, left in pool.map(_looked_through, shards):
             samples += more
+            alone += bereft
             aside.kinds.update(left.kinds)
             aside.hidden.update(left.hidden)
     if not samples:
@@ -83,8 +85,9 @@ def list_shards(shards: Sequence[Where], source: Where, classes: ClassList | Non
         order = numbered(source, told, lambda i: f"{samples[i][0]} has label {told[i]!r:.40}", classes)
         labels, names, how = order.indices, order.classes, order.said
     said = f"{source}: {counted(len(samples), 'photo')} in {counted(len(shards), 'tar shard')}; {how}"
+    without = [f"{source}: {counted(len(alone), 'label')} without a photo left aside (one: {key})" for key in alone[:1]]
     photos = _files(photo for _, photo, _ in samples)
-    return Listing(tuple(zip(photos, labels, strict=True)), names, (said, *aside.said(source)))
+    return Listing(tuple(zip(photos, labels, strict=True)), names, (said, *without, *aside.said(source)))
 
 
 def _files(photos: Iterable[Part]) -> Iterator[File]:
@@ -96,11 +99,17 @@ def _files(photos: Iterable[Part]) -> Iterator[File]:
         yield one if again == 1 else Part(one.path, f"{one.inner} ({again})", one.offset, one.size)
 
 
-def _looked_through(shard: Where) -> tuple[list[Labelled], Aside]:
-    """The samples of a tar file that have a photo, and what else is in it."""
+def _looked_through(shard: Where) -> tuple[list[Labelled], list[str], Aside]:
+    """The samples of a tar file that have a photo, the keys of labels without one, and what else is in it."""
     aside = Aside()
-    found = [(one.key, one.photo, _label(one)) for one in _samples(shard, aside) if one.photo is not None]
-    return found, aside
+    found: list[Labelled] = []
+    alone = []
+    for one in _samples(shard, aside):
+        if one.photo is not None:
+            found.append((one.key, one.photo, _label(one)))
+        elif one.label:
+            alone.append(one.key)
+    return found, alone, aside
 
 
 def _samples(shard: Where, aside: Aside) -> Iterator[Sample]:
