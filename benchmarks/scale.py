@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import workload
+from qtable.files import write_atomically
 from qtable.jpeg.codec import RGB, Codec
 from qtable.jpeg.tables import QTables
 from qtable.photos.opening import open_photo
@@ -33,6 +34,8 @@ SHARED = Path("../shared/data")
 SHARD = 1000
 MODEL = "benchmarks/scale_network.py:small"
 BUDGET = 34
+KIB = 1024 / 1e6
+"""MB."""
 
 
 def sources(width: int, height: int) -> list[RGB]:
@@ -87,7 +90,7 @@ def peak_mb(pid: int) -> float:
     """The most memory that a process has had so far, in MB (VmHWM)."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM"))
+        return next(int(line.split()[1]) * KIB for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
         return 0.0
 
@@ -98,9 +101,10 @@ def model_mb(width: int, height: int) -> float:
         "import resource, torch; from qtable import Classifier; from qtable.tasks.models import load_model;"
         f"task = Classifier(load_model('{MODEL}'), 'agreement');"
         f"task.answers(torch.zeros(11, 3, {height}, {width}));"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000 * 1.024)"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
-    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return float(done.stdout) * KIB
 
 
 def run(folder: Path, memory: str) -> dict[str, Any]:
@@ -108,7 +112,7 @@ def run(folder: Path, memory: str) -> dict[str, Any]:
     out = ROOT / f"run-{folder.name}-{time.time_ns()}"
     command = [sys.executable, "-m", "qtable.cli", "optimize", "--data", str(folder), "--model", MODEL]
     command += ["--metric", "agreement", "--budget", str(BUDGET), "--memory", memory, "--out", str(out)]
-    start, first, peak = time.monotonic(), float("nan"), 0.0
+    start, first, peak, before = time.monotonic(), float("nan"), 0.0, _cpu_seconds()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while process.poll() is None:
         peak = max(peak, peak_mb(process.pid))
@@ -118,20 +122,69 @@ def run(folder: Path, memory: str) -> dict[str, Any]:
         time.sleep(0.2)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     summary = json.loads((out / "summary.json").read_text())
     return {
         "seconds": time.monotonic() - start,
         "first_evaluation_s": first,
         "peak_mb": peak,
-        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "cpu_s": _cpu_seconds() - before,
         "bd_rate": summary["bd_rate"],
     }
 
 
+def _cpu_seconds() -> float:
+    """Of the processes that this one has started and waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """results/scale/README.md."""
+    headings = (
+        "photos",
+        "size",
+        "stored in",
+        "`--memory`",
+        "all pixels, GB",
+        "peak above the model, GB",
+        "to the first evaluation, s",
+        "whole run, s",
+        "of the processor, s",
+        "of the processor, ms a photo",
+    )
+    lines = [
+        "# What does `qtable optimize` need for many photos?",
+        "",
+        f"`qtable optimize --budget {BUDGET} --metric agreement` with a network that costs little (64 x 64 pixels,",
+        "random weights: the figures are about what is around it). Photos are cut out of shared ones and stored as JPEG.",
+        "Memory is the peak of the process, above that of one which opens the network and looks at one batch. Seconds are",
+        "of whole runs; where other work shared the machine, the seconds of the processor tell more.",
+        "`python -m benchmarks.scale` remakes the figures.",
+        "",
+        "| " + " | ".join(headings) + " |",
+        "|---" * len(headings) + "|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["size"], row["layout"], row["photos"])):
+        width, height = map(int, row["size"].split("x"))
+        cells = [
+            f"{row['photos']:,}",
+            row["size"],
+            row["layout"],
+            row["memory"],
+            f"{3e-9 * width * height * row['photos']:.1f}",
+            f"{row['above_model_mb'] / 1000:.2f}",
+            f"{row['first_evaluation_s']:.0f}",
+            f"{row['seconds']:,.0f}",
+            f"{row['cpu_s']:,.0f}",
+            f"{1000 * row['cpu_s'] / row['photos']:.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=int, nargs="+", default=[1000, 10_000, 50_000])
+    parser.add_argument("--photos", type=int, nargs="*", default=[1000, 10_000, 50_000])
     parser.add_argument("--size", default="500x375", help="WIDTHxHEIGHT of the photos")
     parser.add_argument("--layout", nargs="+", default=["folder", "shards"])
     parser.add_argument("--memory", default="1GB")
@@ -151,6 +204,7 @@ def main() -> None:
             rows = [old for old in rows if any(old[key] != row[key] for key in same)] + [row]
             workload.save("scale", {"budget": BUDGET, "rows": rows})
             print(json.dumps(row), flush=True)
+    write_atomically(path.with_name("README.md"), page(rows).encode())
 
 
 if __name__ == "__main__":

@@ -319,6 +319,18 @@ SPEED: Final = (
         2,
     ),
     Row(
+        "scale/scale.json",
+        "Many photos: peak of memory above the model, and processor time a photo",
+        lambda f: "; ".join(
+            f"{r['photos']:,} of {r['size']} ({r['layout']}): {r['above_model_mb'] / 1000:.1f} GB,"
+            f" {1000 * r['cpu_s'] / r['photos']:.0f} ms"
+            for r in f["rows"]
+        ),
+        "python -m benchmarks.scale",
+        120,
+        "scale/README.md",
+    ),
+    Row(
         "cluster/cluster.json",
         "Evaluations per second of two worker processes against one",
         lambda f: f"{f['ratio']:.2f} times",

@@ -95,7 +95,7 @@ def _shell(text: str) -> Markup:
 
 def _notes(run: Run) -> list[str]:
     """What must be known to read the headline."""
-    notes = [judge_sentence(run, name, change) for name, change in run.judges]
+    notes = [*run.doubts, *(judge_sentence(run, name, change) for name, change in run.judges)]
     networks = _networks(run)
     if networks:
         names = " and ".join(name or "the embedded network" for name in networks)

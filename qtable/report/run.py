@@ -91,7 +91,8 @@ class Run:
     `search`. savings: at most three; none if the curves have no range of scores in common. change, change_on_search:
     BD-rates. clean: the score of the uncompressed photos, NaN if it is not known. annotated: whether scores are about
     annotations, not about answers on the uncompressed photos. statistics: of `fit`, or in words why there are none.
-    judges: networks by which nothing was chosen, and what the found tables change by them.
+    doubts: what was said of labels, preprocessing and network before the search. judges: networks by which nothing was
+    chosen, and what the found tables change by them.
     """
 
     folder: Path
@@ -102,6 +103,7 @@ class Run:
     splits: Mapping[Split, int]
     evaluations: int
     interrupted: bool
+    doubts: tuple[str, ...]
     standard: tuple[Point, ...]
     found: tuple[Point, ...]
     savings: tuple[Saving, ...]
@@ -152,6 +154,7 @@ class Run:
                 splits=splits,
                 evaluations=int(summary["evaluations"]),
                 interrupted=bool(summary["interrupted"]),
+                doubts=tuple(map(str, summary.get("doubts", ()))),
                 standard=tuple(standard.values()),
                 found=tuple(found.values()),
                 savings=savings,

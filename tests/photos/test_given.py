@@ -99,7 +99,10 @@ def test_grey_becomes_colour_and_annotations_may_be_anything() -> None:
         ([ARRAYS[0].astype(np.int64)], "photo 0 is int64"),
         ([np.zeros((9, 9, 4), np.uint8)], "photo 0 has shape [9, 9, 4]; a photo is [h, w, 3]"),
         ([np.zeros((0, 9, 3), np.uint8)], "photo 0 has no pixels"),
-        ([np.zeros((1, 70_000, 3), np.uint8)], "70000 x 1 pixels; a JPEG file has at most 65500 a side"),
+        (
+            [np.zeros((1, 70_000, 3), np.uint8)],
+            "photo 0: too large: 70000 x 1 pixels; a JPEG file has at most 65500 a side",
+        ),
         ([Image.new("F", (9, 9))], "photo 0 is a Pillow image of mode F"),
         ([Image.new("RGBA", (9, 9))], "photo 0 is a Pillow image of mode RGBA"),
         (["a.jpg"], "photo 0 is str"),

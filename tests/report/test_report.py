@@ -204,6 +204,12 @@ def test_a_run_that_goes_on_says_that_its_report_is_old(
     assert f"{copy / 'report.html'} is from before; qtable report {copy} renews it" in go_on("--json")
 
 
+def test_what_was_doubted_before_the_search_stands_below_the_headline(copy: Path) -> None:
+    assert "numbered otherwise" not in Page(page_of(Run.open(copy), None, "none")).text
+    write_summary(copy, summary_of(copy) | {"doubts": ["labels may be numbered otherwise <than> the outputs"]})
+    assert "labels may be numbered otherwise <than> the outputs" in Page(page_of(Run.open(copy), None, "none")).text
+
+
 def test_without_a_range_of_scores_in_common_no_saving_is_told(copy: Path) -> None:
     write_summary(copy, summary_of(copy) | {"bd_rate": None, "bd_rate_ci": [None, None]})
     flat = Run.open(copy)
