@@ -135,7 +135,7 @@ def test_dots_in_folders_are_no_kinds_and_dots_in_keys_are_said(tmp_path: Path) 
     renamed = [*members[:6], *((f"22.{name}", data) for name, data in members[6:])]
     listing = read_listing(tar(tmp_path / "b.tar", renamed))
     assert labels(listing) == [0, 1, 0]
-    assert "2 files of other kinds (.000003.png, .000003.cls) left aside" in listing.said[1]
+    assert "2 files of other kinds (.000003.cls, .000003.png) left aside" in listing.said[1]
 
 
 def test_equal_keys_in_shards_and_members_apart_are_samples_of_their_own(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from qtable.photos.files import DataError, File, Listing, LocalFile, file_at
 from qtable.photos.labels import ClassList, numbered
 from qtable.photos.readers.base import Reader
-from qtable.photos.readers.places import Aside, Place, counted, open_text, suffix
+from qtable.photos.readers.places import Place, counted, open_text, suffix
 from qtable.photos.where import Where, beside
 from qtable.storage import StorageError
 
@@ -227,12 +227,12 @@ def _list(path: Where, classes: ClassList | None) -> Listing:
 def _unlisted(place: Place, path: Where, listing: Listing) -> list[str]:
     """A line on photos in the folder that its list does not name."""
     named = {_identity(file) for file, _ in listing.photos}
-    below = [file for name in place.folders for file in place.photos_in(name, Aside())]
-    others = [file.name for file in (*place.loose(), *below) if _identity(file) not in named]
+    others = [file.name for file in place.all_photos() if _identity(file) not in named]
     if not others:
         return []
-    several = counted(len(others), "photo")
-    return [f"{path}: {several} in {place.path} that it does not name left aside (one: {min(others)})"]
+    return [
+        f"{path}: {counted(len(others), 'photo')} in {place.path} that it does not name left aside (one: {min(others)})"
+    ]
 
 
 READER: Final = Reader(_recognises, _read)

@@ -80,6 +80,10 @@ class Place:
         """The photos in one of the folders and below it; no folder's are another's, links or not."""
         return sorted(self._below(name, aside), key=_order)
 
+    def all_photos(self) -> list[File]:
+        """Those in a folder and in all below it."""
+        return [*self.loose(), *(file for name in self.folders for file in self._below(name, Aside()))]
+
     def _below(self, name: str, aside: Aside) -> Iterator[File]:
         if isinstance(self.path, RemotePath):
             return _remote_below(self.path, self.listed[name], aside)

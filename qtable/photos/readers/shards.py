@@ -59,11 +59,12 @@ def list_shards(shards: Sequence[Where], source: Where, classes: ClassList | Non
     photos under a key, and for a sample without a label among others that have one.
     """
     aside = Aside()
-    samples, alone = list[Labelled](), list[str]()
+    samples: list[Labelled] = []
+    alone: list[str] = []
     with ThreadPoolExecutor(AT_ONCE if isinstance(source, RemotePath) else 1) as pool:
-        for more, labels_alone, left in pool.map(_looked_through, shards):
+        for more, bereft, left in pool.map(_looked_through, shards):
             samples += more
-            alone += labels_alone
+            alone += bereft
             aside.kinds.update(left.kinds)
             aside.hidden.update(left.hidden)
     if not samples:
@@ -84,9 +85,8 @@ def list_shards(shards: Sequence[Where], source: Where, classes: ClassList | Non
         order = numbered(source, told, lambda i: f"{samples[i][0]} has label {told[i]!r:.40}", classes)
         labels, names, how = order.indices, order.classes, order.said
     said = f"{source}: {counted(len(samples), 'photo')} in {counted(len(shards), 'tar shard')}; {how}"
+    without = [f"{source}: {counted(len(alone), 'label')} without a photo left aside (one: {key})" for key in alone[:1]]
     photos = _files(photo for _, photo, _ in samples)
-    lost = counted(len(alone), "label")
-    without = [f"{source}: {lost} without a photo left aside (one: {alone[0]})"] if alone else []
     return Listing(tuple(zip(photos, labels, strict=True)), names, (said, *without, *aside.said(source)))
 
 
@@ -100,8 +100,10 @@ def _files(photos: Iterable[Part]) -> Iterator[File]:
 
 
 def _looked_through(shard: Where) -> tuple[list[Labelled], list[str], Aside]:
-    """The samples of a tar file with a photo, the keys of those that have a label alone, and what else is in it."""
-    aside, found, alone = Aside(), list[Labelled](), list[str]()
+    """The samples of a tar file that have a photo, the keys of labels without one, and what else is in it."""
+    aside = Aside()
+    found: list[Labelled] = []
+    alone = []
     for one in _samples(shard, aside):
         if one.photo is not None:
             found.append((one.key, one.photo, _label(one)))
