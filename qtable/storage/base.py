@@ -17,6 +17,14 @@ class StorageError(OSError):
     """A place that cannot be read or written; one line with the place and the reason."""
 
 
+class NoBucket(StorageError, FileNotFoundError):
+    """A bucket that is not there, so that nothing in it is."""
+
+
+class Changed(StorageError):
+    """A file that is another now than when it was opened."""
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """A file below a store's root: path with /, size in bytes, and what changes when its bytes do ("": not known)."""
@@ -51,11 +59,14 @@ class Store(ABC):
 
     @abstractmethod
     def write(self, name: str, data: bytes) -> None:
-        """Make or replace a file in one step."""
+        """Make or replace a file in one step. OSError with ENAMETOOLONG or EILSEQ for names that cannot be."""
 
     @abstractmethod
     def create(self, name: str) -> AbstractContextManager[io.BufferedIOBase]:
-        """A new file to write into, front to back; it is there when the body ends, and not if the body raises."""
+        """A new file to write into, front to back; it is there when the body ends, and not if the body raises.
+
+        Errors as `write`.
+        """
 
     @abstractmethod
     def remove(self, name: str) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime
 from importlib.util import find_spec
 from typing import Any, Final
 
-from qtable.storage.base import File, StorageError, Store, inside
+from qtable.storage.base import Changed, File, NoBucket, StorageError, Store, inside
 
 PACKAGES: Final[dict[str, tuple[str, str]]] = {
     "s3": ("s3fs", "s3"),
@@ -28,6 +28,8 @@ READ_AHEAD: Final = 1 << 22
 """Bytes that a file opened in remote storage asks for at once."""
 UPLOAD: Final = 1 << 24
 """Bytes of a part of an upload: S3 takes 10,000 parts, so files may have 160 GB."""
+LONGEST: Final = 1024
+"""Bytes that a name may have, from the bucket on."""
 _VERSIONS: Final = ("ETag", "etag", "generation", "Content-MD5", "Last-Modified", "created")
 _PROTOCOL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -68,6 +70,15 @@ class Remote(Store):
     def place(self, name: str) -> str:
         """A file's address."""
         return f"{self.root}/{inside(name)}"
+
+    def check_name(self, name: str) -> None:
+        """OSError with ENAMETOOLONG or EILSEQ for a name that cannot be written, whatever the storage."""
+        try:
+            long = len(self.place(name).partition("://")[2].partition("/")[2].encode()) > LONGEST
+        except UnicodeEncodeError:
+            raise OSError(errno.EILSEQ, "the name is no UTF-8", self.place(name)) from None
+        if long:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), self.place(name))
 
     def _system(self) -> Any:
         """One for each process and thread, kept by fsspec: its event loop does not survive a fork.
@@ -129,12 +140,14 @@ class Remote(Store):
             return io.BufferedReader(Reading(system.open(path, "rb", cache_type="none"), place), READ_AHEAD)
 
     def write(self, name: str, data: bytes) -> None:
+        self.check_name(name)
         with said(self.place(name)):
             system, path = self.path(name)
             system.pipe_file(path, data)
 
     @contextmanager
     def create(self, name: str) -> Iterator[io.BufferedIOBase]:
+        self.check_name(name)
         place = self.place(name)
         with said(place):
             system, path = self.path(name)
@@ -213,10 +226,12 @@ def said(place: str) -> Iterator[None]:
     except StorageError:
         raise
     except FileNotFoundError as error:
-        bucket = "bucket does not exist" in str(error)
-        reason = "no such bucket" if bucket else os.strerror(errno.ENOENT)
-        raise FileNotFoundError(errno.ENOENT, reason, place) from error
+        if "bucket does not exist" in str(error):
+            raise NoBucket(errno.ENOENT, "no such bucket", place) from error
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place) from error
     except Exception as error:
+        if type(error).__name__ == "FileExpired":  # s3fs's
+            raise Changed(f"{place}: another file since it was opened") from error
         raise StorageError(f"{place}: {_reason(error)}") from error
 
 
