@@ -30,13 +30,14 @@ class Folder(Store):
     def files(self) -> list[File]:
         if not self.root.is_dir():
             raise FileNotFoundError(errno.ENOENT, "no such folder", str(self.root))
-        found, start = [], len(os.path.join(self.root, ""))
+        found = []
         for folder, _, names in os.walk(self.root, onerror=_raise):
-            for path in (os.path.join(folder, name) for name in names if not name.startswith(PART)):
+            for path in (Path(folder, name) for name in names if not name.startswith(PART)):
                 with suppress(FileNotFoundError):  # a link to nothing
-                    status = os.stat(path)
+                    status = path.stat()
                     if stat.S_ISREG(status.st_mode):
-                        found.append(File(path[start:], status.st_size, str(status.st_mtime_ns)))
+                        name = path.relative_to(self.root).as_posix()
+                        found.append(File(name, status.st_size, str(status.st_mtime_ns)))
         return sorted(found, key=lambda file: os.fsencode(file.name))
 
     def file(self, name: str) -> File:

@@ -149,19 +149,27 @@ class Remote(Store):
     def create(self, name: str) -> Iterator[io.BufferedIOBase]:
         self.check_name(name)
         place = self.place(name)
-        with said(place):
-            system, path = self.path(name)
-            file = system.open(path, "wb", block_size=UPLOAD, autocommit=False)
+        out = _Writing(self, name)
         try:
-            yield _Writing(file, place)
-            with said(place):
-                file.close()
-                file.commit()
+            yield out
+            if out.file is None:
+                self.write(name, out.first.getvalue())
+            else:
+                with said(place):
+                    out.file.close()
+                    out.file.commit()
         except BaseException:
-            with suppress(Exception):
-                file.discard()  # what cannot be taken back now, `remove_unfinished` will
-            file.closed = True
+            if out.file is not None:
+                with suppress(Exception):
+                    out.file.discard()  # what cannot be taken back now, `remove_unfinished` will
+                out.file.closed = True
             raise
+
+    def upload(self, name: str) -> Any:
+        """fsspec's file for writing in parts, which appears at its `commit`."""
+        with said(self.place(name)):
+            system, path = self.path(name)
+            return system.open(path, "wb", block_size=UPLOAD, autocommit=False)
 
     def remove(self, name: str) -> None:
         with suppress(FileNotFoundError), said(self.place(name)):
@@ -195,20 +203,35 @@ class Reading(io.RawIOBase):
 
 
 class _Writing(io.BufferedIOBase):
-    """A remote file that is written, whose errors are one line."""
+    """A remote file that is written, whose errors are one line. Files of one part never become an upload of parts."""
 
-    def __init__(self, file: Any, place: str) -> None:
-        self._file, self._place = file, place
+    def __init__(self, store: Remote, name: str) -> None:
+        self._store, self._name, self._size = store, name, 0
+        self.first = io.BytesIO()
+        self.file: Any = None
 
     def writable(self) -> bool:
         return True
 
     def tell(self) -> int:
-        return int(self._file.tell())
+        return self._size
 
     def write(self, data: Any, /) -> int:
-        with said(self._place):
-            return int(self._file.write(data))
+        size = memoryview(data).nbytes
+        if self.file is None and self._size + size > UPLOAD:
+            self.file = self._store.upload(self._name)
+            self._put(self.first.getvalue())
+            self.first = io.BytesIO()
+        if self.file is None:
+            self.first.write(data)
+        else:
+            self._put(data)
+        self._size += size
+        return size
+
+    def _put(self, data: Any) -> None:
+        with said(self._store.place(self._name)):
+            self.file.write(data)
 
 
 def file_of(name: str, info: dict[str, Any]) -> File:
