@@ -30,6 +30,7 @@ from qtable.compress.photo import MetadataPolicy, Recipe, Skip
 from qtable.compress.sources import (
     EVERYTHING,
     JOURNAL,
+    LOCK,
     MANIFEST,
     CompressError,
     Item,
@@ -174,7 +175,7 @@ def _target_folder(source: Place, target: Place) -> Store:
             raise CompressError(f"{target} exists and is no folder")
         used = folder.root.is_dir() and any(folder.root.iterdir())
     else:
-        used = bool(_files(folder))
+        used = any(file.name != LOCK for file in _files(folder))
     if used and not folder.exists(JOURNAL):
         raise CompressError(f"{target} holds other files; choose a new folder")
     if isinstance(folder, Folder):

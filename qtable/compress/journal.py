@@ -197,7 +197,7 @@ class Journal:
         )
 
     def close(self) -> None:
-        with suppress(OSError):  # what is not saved is made again
+        with suppress(OSError, CompressError):  # what is not saved is made again
             self._lines.save()
         self._lines.close()
         if self._manifest is not None:

@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from typing import Final, Protocol
 
+from qtable.compress.lock import Lock
 from qtable.compress.sources import JOURNAL, PARTS, CompressError
 from qtable.storage import Folder, Remote, Store
 
@@ -95,22 +96,31 @@ class _There:
     def __init__(self, folder: Store) -> None:
         assert isinstance(folder, Remote)
         self._folder, self._parts = folder, Remote(f"{folder.root}/{PARTS}")
-        file = copied(folder, JOURNAL)
-        if file is None:
-            with tempfile.TemporaryFile() as empty:
-                file = os.dup(empty.fileno())
-        self.descriptor = file
-        self._saved = os.lseek(file, 0, os.SEEK_END)
-        self._names = list[str]()
-        with suppress(FileNotFoundError):
-            self._names = [part.name for part in self._parts.files()]
-        for name in self._names:
-            self._saved += os.write(file, self._parts.read(name))
-        os.lseek(file, 0, os.SEEK_SET)
+        self._lock = Lock(folder)
+        try:
+            self.descriptor = self._collected()
+        except BaseException:
+            self._lock.release()
+            raise
+        self._saved = os.fstat(self.descriptor).st_size
         self._next = int(self._names[-1].partition(".")[0]) + 1 if self._names else 0
         self._when = time.monotonic()
 
+    def _collected(self) -> int:
+        """A descriptor of all lines that are there."""
+        self._names = list[str]()
+        with suppress(FileNotFoundError):
+            self._names = [part.name for part in self._parts.files()]
+        with tempfile.TemporaryFile() as here:
+            with suppress(FileNotFoundError):
+                here.write(self._folder.read(JOURNAL))
+            for name in self._names:
+                here.write(self._parts.read(name))
+            here.seek(0)
+            return os.dup(here.fileno())
+
     def append(self, line: bytes, end: int) -> None:
+        self._lock.check()
         os.pwrite(self.descriptor, line, end)
         if not end:
             self._folder.write(JOURNAL, line)
@@ -119,6 +129,7 @@ class _There:
             self.save()
 
     def cut(self, end: int) -> None:
+        self._lock.check()
         if end < os.fstat(self.descriptor).st_size:
             os.ftruncate(self.descriptor, end)
             for name in self._names:
@@ -126,6 +137,7 @@ class _There:
             self._names, self._saved = [], end
 
     def save(self) -> None:
+        self._lock.check()
         data = os.pread(self.descriptor, os.fstat(self.descriptor).st_size - self._saved, self._saved)
         if data:
             name = f"{self._next:08}.jsonl"
@@ -136,3 +148,4 @@ class _There:
 
     def close(self) -> None:
         os.close(self.descriptor)
+        self._lock.release()

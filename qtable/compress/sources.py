@@ -20,6 +20,8 @@ from qtable.storage import PART, Folder, NoBucket, Store, holding, is_remote, st
 JOURNAL: Final = ".qtable-journal.jsonl"
 PARTS: Final = ".qtable-journal"
 """A folder, in buckets."""
+LOCK: Final = ".qtable-lock"
+"""In buckets."""
 MANIFEST: Final = "manifest.jsonl"
 NEEDED: Final = "name needed by qtable"
 Place = str | os.PathLike[str]
@@ -204,7 +206,7 @@ def _kind(name: str, selection: Selection) -> Kind:
 
 def is_ours(name: str) -> bool:
     """Whether a path in a target is none of an output."""
-    return name in (MANIFEST, JOURNAL) or name.startswith((PART, PARTS + "/"))
+    return name in (MANIFEST, JOURNAL, LOCK) or name.startswith((PART, PARTS + "/"))
 
 
 def _walk(root: Path) -> Iterator[_Found]:

@@ -145,6 +145,16 @@ class Remote(Store):
             system, path = self.path(name)
             system.pipe_file(path, data)
 
+    def write_new(self, name: str, data: bytes) -> bool:
+        """Make a file if there is none: whether it did. Of several callers one does, where the storage can tell."""
+        with said(self.place(name)):
+            system, path = self.path(name)
+            try:
+                system.pipe_file(path, data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
     @contextmanager
     def create(self, name: str) -> Iterator[io.BufferedIOBase]:
         self.check_name(name)
