@@ -47,7 +47,7 @@ from qtable.jpeg.codec import library_versions
 from qtable.photos.metadata import Metadata, read_metadata, upright, with_metadata
 from qtable.photos.opening import MAX_PIXELS
 from qtable.progress import Progress
-from qtable.storage import PART, File, Folder, NoBucket, Store, store
+from qtable.storage import PART, File, Folder, Memory, NoBucket, Store, store
 
 if TYPE_CHECKING:
     from qtable.tasks.opening import TaskSpec
@@ -119,8 +119,11 @@ def compress(
     workers = (os.cpu_count() or 1) if workers is None else workers
     if workers < 1:
         raise CompressError(f"{workers} workers; allowed: 1 or more")
+    check_apart(source, target)
     root, items = listing(source, selection)
-    folder = _target_folder(source, target)
+    folder = _target_folder(target)
+    if workers > 1 and isinstance(folder, Memory) | isinstance(root, Memory):
+        raise CompressError("memory:// is of one process; allowed: 1 worker")
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(folder, recipe.identity() | selection.identity()))
         written = {MANIFEST, *(name for item in items for name in (item.source, item.target) if name is not None)}
@@ -166,9 +169,8 @@ def compress(
         return journal.finish(items)
 
 
-def _target_folder(source: Place, target: Place) -> Store:
+def _target_folder(target: Place) -> Store:
     """The folder to write into, which is there. CompressError where nothing may be written."""
-    check_apart(source, target)
     folder = store(target)
     if isinstance(folder, Folder):
         if folder.root.exists() and not folder.root.is_dir():

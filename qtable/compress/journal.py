@@ -251,9 +251,15 @@ def _check_identity(folder: Store, old: dict[str, Any], new: dict[str, Any]) -> 
 @contextmanager
 def output(folder: Store, target: str) -> Iterator[io.BufferedIOBase]:
     """A new file that is there when it is finished, and not at all if it is not. Skip if no file can have its name."""
+    with naming(), folder.create(target) as file:
+        yield file
+
+
+@contextmanager
+def naming() -> Iterator[None]:
+    """Skip if no file can have the name that the body writes to."""
     try:
-        with folder.create(target) as file:
-            yield file
+        yield
     except OSError as error:
         if (reason := _NAMES.get(error.errno or 0)) is not None:
             raise Skip(reason) from None

@@ -121,11 +121,11 @@ class _There:
 
     def append(self, line: bytes, end: int) -> None:
         self._lock.check()
-        os.pwrite(self.descriptor, line, end)
         if not end:
             self._folder.write(JOURNAL, line)
             self._saved = len(line)
-        elif time.monotonic() > self._when + SAVE_SECONDS:
+        os.pwrite(self.descriptor, line, end)
+        if end and time.monotonic() > self._when + SAVE_SECONDS:
             self.save()
 
     def cut(self, end: int) -> None:

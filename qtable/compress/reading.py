@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from qtable.compress.photo import Skip
-from qtable.storage import Changed, StorageError, Store
+from qtable.storage import Changed, File, StorageError, Store
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -37,10 +37,30 @@ def read(folder: Store, name: str) -> bytes:
         return folder.read(name)
 
 
+def checked(answer: bytes | OSError) -> bytes:
+    """What a store's `read_many` says of one file. Errors as `read`."""
+    with _reading():
+        if isinstance(answer, OSError):
+            raise answer
+    return answer
+
+
 def read_part(folder: Store, name: str, start: int, size: int) -> bytes:
     """`size` bytes of a file of the source from `start` on. Errors as `read`."""
     with _reading():
         return folder.read_range(name, start, size)
+
+
+def seen(folder: Store, name: str) -> File:
+    """What a file of the source is now, for `check_same`. Errors as `read`."""
+    with _reading():
+        return folder.file(name)
+
+
+def check_same(folder: Store, file: File) -> None:
+    """Skip if it is another now: not all that was read of it need be of one file. Errors as `read`."""
+    if seen(folder, file.name) != file:
+        raise Skip("changed while it was read")
 
 
 class Source(io.RawIOBase):

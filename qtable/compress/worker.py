@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 from PIL import _imaging
 
 from qtable.codecs.plain import TableCoder
-from qtable.compress.journal import EXCLUDED, Entry, Outcome, Row, output, write_error
+from qtable.compress.journal import EXCLUDED, Entry, Outcome, Row, naming, output, write_error
 from qtable.compress.label_maps import Evidence, judge
 from qtable.compress.lists import Follower, Place
 from qtable.compress.photo import Recipe, Skip
-from qtable.compress.reading import Hashed, HashedOutput, Source, digest_of, read
+from qtable.compress.reading import Hashed, HashedOutput, Source, check_same, checked, digest_of, seen
 from qtable.compress.sources import EVERYTHING, JOURNAL, CompressError, Item, Selection, is_photo, target_names
 from qtable.compress.tars import CODING, Content, header, read_tar, why_dropped
 from qtable.jpeg.codec import library_versions
-from qtable.storage import Store
+from qtable.storage import Remote, Store
 from qtable.tasks.base import ModelError
 
 if TYPE_CHECKING:
@@ -57,7 +57,10 @@ def work(job: Job, items: Sequence[tuple[Item, Entry | None]]) -> list[Entry]:
     if not same:
         raise CompressError(f"worker on {here}: its {job.target} is not the driver's; they need the same file system")
     with _lent(job), _reused_memory():
-        return [_entry(job, item, partial(_rows, job, item, known)) for item, known in items]
+        photos = _Photos(job, [item for item, _ in items if item.kind == "photo"])
+        entries = [_entry(job, item, partial(_rows, job, item, known, photos)) for item, known in items]
+        photos.finish()
+        return entries
 
 
 def follow(job: Job, item: Item, place: Place) -> Entry:
@@ -119,9 +122,44 @@ def _entry(job: Job, item: Item, make: Callable[[], tuple[Row, ...]]) -> Entry:
     return Entry(item.size, item.version, rows)
 
 
-def _rows(job: Job, item: Item, known: Entry | None) -> tuple[Row, ...]:
-    make = {"photo": _photo, "shard": _shard}.get(item.kind, _other)
-    return make(job, item, known)
+class _Photos:
+    """The photos of a chunk, read together, and to remote storage written together: there it is waiting that takes
+    the time."""
+
+    def __init__(self, job: Job, items: Sequence[Item]) -> None:
+        """OSError if their storage is not reached."""
+        names = [item.source for item in items if item.size <= job.recipe.most_bytes]
+        self._job, self._made = job, dict[str, bytes]()
+        self._read = dict(zip(names, job.root.read_many(names), strict=True))
+
+    def read(self, item: Item) -> bytes:
+        """Once. Skip if it cannot be read."""
+        self._job.recipe.check_bytes(item.size)
+        return checked(self._read.pop(item.source))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Now, or at `finish`. Skip if no file can have its name."""
+        target = self._job.target
+        if isinstance(target, Remote):
+            with naming():
+                target.check_name(name)
+            self._made[name] = data
+        else:
+            with output(target, name) as out:
+                out.write(data)
+
+    def finish(self) -> None:
+        """CompressError if they cannot be written."""
+        try:
+            self._job.target.write_many(self._made)
+        except OSError as error:
+            raise write_error(self._job.target, next(iter(self._made)), error) from None
+
+
+def _rows(job: Job, item: Item, known: Entry | None, photos: _Photos) -> tuple[Row, ...]:
+    if item.kind == "photo":
+        return _photo(job, item, known, photos)
+    return (_shard if item.kind == "shard" else _other)(job, item, known)
 
 
 def discard(folder: Store, name: str) -> None:
@@ -168,9 +206,8 @@ def _made(job: Job, row: Row, data: bytes, known: Evidence) -> tuple[bytes, Row]
     return made, replace(row, action=action, bytes_after=len(made), sha256_after=after, reason=said or None)
 
 
-def _photo(job: Job, item: Item, known: Entry | None) -> tuple[Row, ...]:
-    job.recipe.check_bytes(item.size)
-    data = read(job.root, item.source)
+def _photo(job: Job, item: Item, known: Entry | None, photos: _Photos) -> tuple[Row, ...]:
+    data = photos.read(item)
     if known is not None:
         is_map, _ = judge(data, item.evidence, job.recipe.max_pixels)  # what lies beside it may be new
         target = item.source if is_map else item.target
@@ -179,8 +216,7 @@ def _photo(job: Job, item: Item, known: Entry | None) -> tuple[Row, ...]:
             return rows
     made, row = _made(job, Row(item.source, None, item.target, "compressed"), data, item.evidence)
     if made and row.target is not None:
-        with output(job.target, row.target) as out:
-            out.write(made)
+        photos.write(row.target, made)
     return (row,)
 
 
@@ -218,6 +254,7 @@ def _list(job: Job, item: Item, place: Place) -> tuple[Row, ...]:
 def _shard(job: Job, item: Item, known: Entry | None) -> tuple[Row, ...]:
     """A tar file anew: each photo in its place under its new name, other members as they are; nothing is unpacked."""
     assert item.target is not None
+    first = seen(job.root, item.source)
     with Source(job.root, item.source) as file:
         before, size = digest_of(file), file.tell()
         if rows := _unchanged(job, known, item.target, before):
@@ -239,6 +276,7 @@ def _shard(job: Job, item: Item, known: Entry | None) -> tuple[Row, ...]:
                             row, content = Row(item.source, member.name, target, "compressed"), Content(file, member)
                             below.append(_member(job, row, member, content, evidence, new))
                 written, after = out.tell(), hashed.digest()
+                check_same(job.root, first)
         except (tarfile.TarError, ValueError) as error:  # ValueError: numbers and text that no header can hold
             raise Skip(f"damaged tar: {error}") from None
     return (Row(item.source, None, item.target, "shard", size, written, before, after, note), *below)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qtable.storage.base import PART, Changed, File, NoBucket, StorageError, Store
 from qtable.storage.folder import Folder
-from qtable.storage.kinds import remote_store
+from qtable.storage.kinds import Memory, remote_store
 from qtable.storage.remote import Remote, is_remote
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Changed",
     "File",
     "Folder",
+    "Memory",
     "NoBucket",
     "Remote",
     "StorageError",

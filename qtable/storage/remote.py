@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -155,6 +156,27 @@ class Remote(Store):
                 return False
             return True
 
+    def read_many(self, names: Sequence[str]) -> list[bytes | OSError]:
+        with said(self.root):
+            system, _ = self.top()
+        if not system.async_impl:
+            return super().read_many(names)
+        answers = _together(system, [system._cat_file(self.path(name)[1]) for name in names])
+        return [_said_of(self.place(name), answer) for name, answer in zip(names, answers, strict=True)]
+
+    def write_many(self, files: Mapping[str, bytes]) -> None:
+        with said(self.root):
+            system, _ = self.top()
+        if not system.async_impl:
+            return super().write_many(files)
+        for name in files:
+            self.check_name(name)
+        answers = _together(system, [system._pipe_file(self.path(name)[1], data) for name, data in files.items()])
+        for name, answer in zip(files, answers, strict=True):
+            if isinstance(error := _said_of(self.place(name), answer), OSError):
+                raise error
+        return None
+
     @contextmanager
     def create(self, name: str) -> Iterator[io.BufferedIOBase]:
         self.check_name(name)
@@ -188,6 +210,27 @@ class Remote(Store):
 
     def remove_unfinished(self, names: Collection[str]) -> None:
         """There is nothing: what is not finished is forgotten by the storage."""
+
+
+def _together(system: Any, calls: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """What fsspec's coroutines return or raise, which wait for the storage at the same time."""
+    from fsspec.asyn import sync
+
+    async def gathered() -> list[Any]:
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    return list(sync(system.loop, gathered))
+
+
+def _said_of(place: str, answer: Any) -> Any:
+    """An answer, or what `said` makes of an exception."""
+    try:
+        with said(place):
+            if isinstance(answer, BaseException):
+                raise answer
+    except OSError as error:
+        return error
+    return answer
 
 
 class Reading(io.RawIOBase):

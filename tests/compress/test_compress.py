@@ -52,7 +52,7 @@ from qtable.compress import (
     with_metadata,
 )
 from qtable.compress.journal import output
-from qtable.compress.sources import tells_case
+from qtable.compress.sources import Place, tells_case
 from qtable.jpeg.codec import RGB, Codec, decode
 from qtable.jpeg.header import read_header
 from qtable.jpeg.tables import QTables
@@ -93,7 +93,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / MANIFEST).read_bytes().splitlines()]
 
 
-def run(source: Path, target: Path, **options: Any) -> Summary:
+def run(source: Place, target: Place, **options: Any) -> Summary:
     return compress(source, target, CODER, **options)
 
 

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import io
+import itertools
+import json
 import os
+import secrets
 import signal
+import socket
 import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from qtable.compress import JOURNAL, MANIFEST
+from qtable.compress import JOURNAL, MANIFEST, CompressError, Entry, Journal, Row
 from qtable.compress.sources import LOCK
-from qtable.storage import Store, store
-from tests.compress.test_compress import OPTIONS, encoded, exit_code, files, noise, run, started
+from qtable.compress.tars import read_tar
+from qtable.storage import Memory, Remote, StorageError, Store, store
+from tests.compress.test_compress import OPTIONS, encoded, exit_code, files, noise, run, started, succeeds, until
 from tests.storage.test_storage import unfinished
 
 KINDS = (("jpg", "JPEG"), ("png", "PNG"), ("webp", "WEBP"), ("bmp", "BMP"))
-PHOTOS = 60
+PHOTOS = 40
 
 
 def contents(photos: int) -> dict[str, bytes]:
@@ -44,12 +53,14 @@ def contents(photos: int) -> dict[str, bytes]:
 
 
 def put(folder: Store, content: dict[str, bytes]) -> None:
-    for name, data in content.items():
-        folder.write(name, data)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(folder.write, content.keys(), content.values()))
 
 
 def objects(folder: Store) -> dict[str, bytes]:
-    return {file.name: folder.read(file.name) for file in folder.files()}
+    names = [file.name for file in folder.files()]
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip(names, pool.map(folder.read, names), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +81,6 @@ def command(source: object, target: object, *more: str) -> list[str]:
     return ["compress", str(source), str(target), *OPTIONS, *more]
 
 
-def killed_and_resumed(words: list[str], at: list[int]) -> None:
-    """The command, SIGKILLed with its workers each time when it journals one of these files, and then to its end."""
-    for goal in at:
-        assert exit_code(started(words, goal, lambda: os.killpg(0, signal.SIGKILL))) == -signal.SIGKILL
-    assert exit_code(started(words, 0, print)) == 0
-
-
 def test_a_run_in_a_bucket_that_is_killed_and_resumed_is_an_undisturbed_one_on_a_disk(
     s3: str, content: dict[str, bytes], whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +96,248 @@ def test_a_run_in_a_bucket_that_is_killed_and_resumed_is_an_undisturbed_one_on_a
     parts = {name: left.pop(name) for name in list(left) if name.startswith(".qtable-journal/")}
     assert sum(part.count(b"\n") for part in parts.values()) == 29
     assert all(data == whole[name] for name, data in left.items())
-    killed_and_resumed(words, [20])
+    assert exit_code(started(words, 0, print)) == 0
+    assert objects(target) == whole
+    assert unfinished(target) == []
+    assert objects(source) == content
+
+
+@pytest.mark.parametrize("way", ["to", "from"])
+def test_between_a_disk_and_a_bucket(
+    s3: str, content: dict[str, bytes], whole: dict[str, bytes], tmp_path: Path, way: str
+) -> None:
+    here, there = store(tmp_path / "here"), store(f"{s3}/there")
+    source, target = (here, there) if way == "to" else (there, here)
+    put(source, content)
+    summary = run(str(source), str(target))
+    assert objects(target) == whole
+    assert (summary.photos, summary.label_maps, summary.lists, summary.skipped) == (
+        PHOTOS + 12,
+        1,
+        1,
+        {"unreadable": 1},
+    )
+    assert str(summary.manifest) == f"{target}/{MANIFEST}"
+    target.write(name := next(name for name in whole if name.endswith("4.jpg")), b"damaged")
+    target.remove("labels.csv")
+    source.write("0/00004.jpg", content["0/00004.jpg"])  # anew, with the same bytes
+    assert run(str(source), str(target)).photos == PHOTOS + 12
+    assert objects(target) == whole, name
+
+
+def test_one_shard_of_a_bucket(s3: str, content: dict[str, bytes], whole: dict[str, bytes]) -> None:
+    put(store(f"{s3}/src"), content)
+    assert run(f"{s3}/src/shard.tar", f"{s3}/dst").photos == 12
+    assert store(f"{s3}/dst").read("shard.tar") == whole["shard.tar"]
+    with pytest.raises(CompressError, match=r"src/none\.tar: no such folder or \.tar file"):
+        run(f"{s3}/src/none.tar", f"{s3}/other")
+
+
+def test_memory_is_of_one_process(content: dict[str, bytes], whole: dict[str, bytes]) -> None:
+    place = f"memory://{secrets.token_hex(8)}"
+    put(store(f"{place}/src"), content)
+    with pytest.raises(CompressError, match=r"memory:// is of one process; allowed: 1 worker"):
+        run(f"{place}/src", f"{place}/dst", workers=2)
+    run(f"{place}/src", f"{place}/dst")
+    assert objects(store(f"{place}/dst")) == whole
+
+
+def test_a_dry_run_on_a_bucket_is_that_on_a_disk(
+    s3: str, content: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = []
+    for place in (f"{s3}/src", str(tmp_path / "src")):
+        put(store(place), content)
+        succeeds(command(place, f"{s3}/dst", "--dry-run", "--sample", "45"))
+        words.append(capsys.readouterr().out)
+    assert words[0] == words[1]
+    assert words[0].startswith("An estimate from 4")
+    with pytest.raises(FileNotFoundError):
+        store(f"{s3}/dst").files()
+
+
+# ---- what is refused or left out ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a/x.tar", "a"), ("a/", "a/b/"), ("", "a")]
+)
+def test_places_in_a_bucket_lie_apart(source: str, target: str) -> None:
+    with pytest.raises(CompressError, match="must lie apart: the originals are never overwritten"):
+        run(f"memory://x/{source}", f"memory://x/{target}")
+
+
+def test_folders_whose_names_begin_alike_lie_apart(content: dict[str, bytes]) -> None:
+    place = f"memory://{secrets.token_hex(8)}"
+    put(store(f"{place}/a"), {"1.png": content["1/00001.png"]})
+    assert run(f"{place}/a", f"{place}/ab").photos == 1
+
+
+def test_a_target_with_other_objects_is_refused(content: dict[str, bytes]) -> None:
+    place = f"memory://{secrets.token_hex(8)}"
+    put(store(f"{place}/src"), content)
+    put(store(f"{place}/dst"), {"mine.txt": b"mine"})
+    with pytest.raises(CompressError, match="dst holds other files; choose a new folder"):
+        run(f"{place}/src", f"{place}/dst")
+    assert objects(store(f"{place}/dst")) == {"mine.txt": b"mine"}
+
+
+def test_names_that_no_folder_can_hold(s3: str, content: dict[str, bytes], tmp_path: Path) -> None:
+    import s3fs
+
+    photo, system, bucket = (
+        content["0/00000.jpg"],
+        s3fs.S3FileSystem(skip_instance_cache=True),
+        s3.removeprefix("s3://"),
+    )
+    odd = ["a//1.jpg", "a/../2.jpg", "./3.jpg", "both.jpg", "/4.jpg"]
+    for name in (*odd, "both.jpg/5.jpg", "fine.jpg", LOCK):
+        system.call_s3("put_object", Bucket=bucket, Key=f"src/{name}", Body=photo)
+    summary = run(f"{s3}/src", tmp_path / "dst")
+    assert (summary.photos, summary.skipped) == (2, {"name needed by qtable": 1, "name that no folder can hold": 5})
+    assert set(files(tmp_path / "dst")) == {"both.jpg/5.jpg", "fine.jpg", MANIFEST, JOURNAL}
+
+
+def test_names_that_no_bucket_can_hold(s3: str, content: dict[str, bytes], tmp_path: Path) -> None:
+    photo, fine = content["0/00000.jpg"], "a b\n[*]?{}ü.jpg"
+    deep = "/".join(["x" * 200] * 6) + ".jpg"
+    put(store(tmp_path / "src"), {os.fsdecode(b"caf\xe9.jpg"): photo, deep: photo, fine: photo})
+    for _ in range(2):
+        summary = run(tmp_path / "src", f"{s3}/dst")
+        assert (summary.photos, summary.skipped) == (1, {"name that is no UTF-8": 1, "name too long": 1})
+    assert set(objects(store(f"{s3}/dst"))) == {fine, MANIFEST, JOURNAL}
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_left_out(
+    s3: str, content: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = store(f"{s3}/src")
+    put(source, {"shard.tar": content["shard.tar"], "1.jpg": content["0/00000.jpg"]})
+
+    def replaced(file: Any) -> Any:
+        source.write("shard.tar", content["shard.tar"] + bytes(1024))
+        return read_tar(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("qtable.compress.worker.read_tar", replaced)
+        assert run(str(source), f"{s3}/dst").skipped == {"changed while it was read": 1}
+    assert not store(f"{s3}/dst").exists("shard.tar")
+    assert run(str(source), f"{s3}/dst").photos == 13
+
+
+@pytest.mark.parametrize("call", ["read_many", "write_many", "open", "write"])
+def test_an_outage_ends_the_run_in_one_line_and_the_next_completes_it(
+    content: dict[str, bytes], whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Where photos are read or written, a shard read, the journal written."""
+    monkeypatch.setattr("qtable.compress.lines.SAVE_SECONDS", 0)
+    place, calls, works = f"memory://{secrets.token_hex(8)}", itertools.count(), getattr(Memory, call)
+    put(store(f"{place}/src"), content)
+
+    def fails(self: Remote, *rest: Any) -> Any:
+        if next(calls) < {"write": 2, "open": 3}.get(call, 1):
+            return works(self, *rest)
+        if call == "read_many":
+            return [StorageError(f"{self}/{name}: not reached: no route") for name in rest[0]]
+        raise StorageError(f"{self}: not reached: no route")
+
+    monkeypatch.setattr(Memory, call, fails)
+    with pytest.raises(CompressError, match=r"not reached: no route; what was written before is whole, and the same c"):
+        run(f"{place}/src", f"{place}/dst")
+    monkeypatch.undo()
+    assert MANIFEST not in (left := objects(store(f"{place}/dst")))
+    assert b"no route" not in b"".join(left.values())
+    run(f"{place}/src", f"{place}/dst")
+    assert objects(store(f"{place}/dst")) == whole
+
+
+def test_a_bucket_that_is_not_there(s3: str, content: dict[str, bytes], tmp_path: Path) -> None:
+    put(store(tmp_path / "src"), content)
+    for source, target in ((tmp_path / "src", f"{s3}-none/x"), (f"{s3}-none/x", tmp_path / "dst")):
+        with pytest.raises(FileNotFoundError, match="no such bucket"):
+            run(source, target)
+    with pytest.raises(CompressError, match=r"/none: no such folder or \.tar file"):
+        run(f"{s3}/none", tmp_path / "dst")
+    assert not (tmp_path / "dst").exists()
+
+
+# ---- two runs at once -----------------------------------------------------------------------------------------
+
+
+def test_a_second_run_on_a_bucket_is_refused(
+    s3: str, content: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qtable.compress.lock.BEAT_SECONDS", 0.1)
+    put(store(f"{s3}/src"), content)
+    with Journal(store(f"{s3}/dst"), {}):
+        line = rf"another run \({socket.gethostname()}, process {os.getpid()}\) is writing {s3}/dst; wait for it or"
+        with pytest.raises(CompressError, match=line):
+            run(f"{s3}/src", f"{s3}/dst")
+    assert set(objects(store(f"{s3}/dst"))) == {JOURNAL}
+
+
+def test_a_lock_of_a_dead_run_elsewhere_is_taken_over(
+    s3: str, content: dict[str, bytes], whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qtable.compress.lock.DEAD_SECONDS", 0.5)
+    put(store(f"{s3}/src"), content)
+    put(store(f"{s3}/dst"), {LOCK: json.dumps({"host": "gone", "machine": "x", "pid": 1, "token": "y"}).encode()})
+    run(f"{s3}/src", f"{s3}/dst")
+    assert objects(store(f"{s3}/dst")) == whole
+
+
+def test_who_is_taken_over_writes_no_more(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qtable.compress.lock.BEAT_SECONDS", 0.05)
+    target = store(f"{s3}/dst")
+    with Journal(target, {}) as journal:
+        target.write(LOCK, b'{"token": "another"}')
+        until(lambda: journal._lines._lock.lost)  # type: ignore[attr-defined]
+        with pytest.raises(CompressError, match="another run took over"):
+            journal.add(Entry(1, "1", (Row("a", None, None, "skipped"),)))
+    assert set(objects(target)) == {JOURNAL, LOCK}
+
+
+# ---- many -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_thousand(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """A data set, and what a run on this disk leaves of it."""
+    root, content = tmp_path_factory.mktemp("many"), contents(1988)
+    put(store(root / "src"), content)
+    assert run(root / "src", root / "dst", workers=2).photos == 2000
+    return content, files(root / "dst")
+
+
+@pytest.fixture(params=["processes", "cluster"])
+def workers(request: pytest.FixtureRequest, s3: str) -> Iterator[list[str]]:
+    """Options for two of them; those of a cluster outlive the command, and reach the bucket by their environment."""
+    if request.param == "processes":
+        yield ["--workers", "2"]
+        return
+    pytest.importorskip("distributed", reason="needs the extra qtable[cluster]")
+    from qtable.measure.cluster import connect
+
+    with connect(workers=2) as client:
+        yield ["--cluster", client.scheduler_info()["address"]]
+
+
+@pytest.mark.slow
+def test_two_thousand_photos_killed_three_times(
+    s3: str,
+    two_thousand: tuple[dict[str, bytes], dict[str, bytes]],
+    workers: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("qtable.compress.lines.SAVE_SECONDS", 0.5)
+    content, whole = two_thousand
+    source, target = store(f"{s3}/src"), store(f"{s3}/dst")
+    put(source, content)
+    words = command(source, target, *workers)
+    for at in (500, 400, 600):
+        assert exit_code(started(words, at, lambda: os.killpg(0, signal.SIGKILL))) == -signal.SIGKILL
+        assert not target.exists(MANIFEST)
+    assert exit_code(started(words, 0, print)) == 0
     assert objects(target) == whole
     assert unfinished(target) == []
     assert objects(source) == content
