@@ -111,18 +111,14 @@ def test_between_a_disk_and_a_bucket(
     put(source, content)
     summary = run(str(source), str(target))
     assert objects(target) == whole
-    assert (summary.photos, summary.label_maps, summary.lists, summary.skipped) == (
-        PHOTOS + 12,
-        1,
-        1,
-        {"unreadable": 1},
-    )
+    assert (summary.photos, summary.label_maps, summary.lists) == (PHOTOS + 12, 1, 1)
+    assert summary.skipped == {"unreadable": 1}
     assert str(summary.manifest) == f"{target}/{MANIFEST}"
-    target.write(name := next(name for name in whole if name.endswith("4.jpg")), b"damaged")
+    target.write("4/00004.jpg", b"damaged")
     target.remove("labels.csv")
-    source.write("0/00004.jpg", content["0/00004.jpg"])  # anew, with the same bytes
+    source.write("1/00001.png", content["1/00001.png"])  # anew, with the same bytes
     assert run(str(source), str(target)).photos == PHOTOS + 12
-    assert objects(target) == whole, name
+    assert objects(target) == whole
 
 
 def test_one_shard_of_a_bucket(s3: str, content: dict[str, bytes], whole: dict[str, bytes]) -> None:
@@ -199,7 +195,7 @@ def test_names_that_no_folder_can_hold(s3: str, content: dict[str, bytes], tmp_p
 
 
 def test_names_that_no_bucket_can_hold(s3: str, content: dict[str, bytes], tmp_path: Path) -> None:
-    photo, fine = content["0/00000.jpg"], "a b\n[*]?{}ü.jpg"
+    photo, fine = content["0/00000.jpg"], "a b\t[*]?{}ü.jpg"
     deep = "/".join(["x" * 200] * 6) + ".jpg"
     put(store(tmp_path / "src"), {os.fsdecode(b"caf\xe9.jpg"): photo, deep: photo, fine: photo})
     for _ in range(2):
@@ -290,8 +286,12 @@ def test_who_is_taken_over_writes_no_more(s3: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("qtable.compress.lock.BEAT_SECONDS", 0.05)
     target = store(f"{s3}/dst")
     with Journal(target, {}) as journal:
-        target.write(LOCK, b'{"token": "another"}')
-        until(lambda: journal._lines._lock.lost)  # type: ignore[attr-defined]
+
+        def taken_over() -> bool:
+            target.write(LOCK, b'{"token": "another"}')  # again where it said just then that it lives
+            return bool(journal._lines._lock.lost)  # type: ignore[attr-defined]
+
+        until(taken_over)
         with pytest.raises(CompressError, match="another run took over"):
             journal.add(Entry(1, "1", (Row("a", None, None, "skipped"),)))
     assert set(objects(target)) == {JOURNAL, LOCK}
