@@ -32,6 +32,8 @@ UPLOAD: Final = 1 << 24
 LONGEST: Final = 1024
 """Bytes that a name may have, from the bucket on."""
 _VERSIONS: Final = ("ETag", "etag", "generation", "Content-MD5", "Last-Modified", "created")
+_OPTIONS: Final[dict[str, dict[str, Any]]] = {"s3": {"max_concurrency": 1}}
+"""s3fs would ask for the size of what it reads whole, and read large files in pieces that need not be of one version."""
 _PROTOCOL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -91,7 +93,7 @@ class Remote(Store):
 
         protocol = protocol_of(self.root)
         options = fsspec.get_filesystem_class(protocol)._get_kwargs_from_urls(self.root)
-        return fsspec.filesystem(protocol, use_listings_cache=False, **options)
+        return fsspec.filesystem(protocol, use_listings_cache=False, **_OPTIONS.get(protocol, {}), **options)
 
     def top(self) -> tuple[Any, str]:
         """fsspec's file system in this thread of this process, and the root as its paths begin."""
