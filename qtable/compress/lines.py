@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from qtable.compress.lock import Lock
 from qtable.compress.sources import JOURNAL, PARTS, CompressError
-from qtable.storage import Folder, Remote, Store
+from qtable.storage import Folder, Remote, Store, store
 
 SAVE_SECONDS: Final = 10
 """What a journal in a bucket is behind at most while entries come: each of its parts is a request and an object."""
@@ -95,7 +95,7 @@ class _There:
 
     def __init__(self, folder: Store) -> None:
         assert isinstance(folder, Remote)
-        self._folder, self._parts = folder, Remote(f"{folder.root}/{PARTS}")
+        self._folder, self._parts = folder, store(f"{folder}/{PARTS}")
         self._lock = Lock(folder)
         try:
             self.descriptor = self._collected()

@@ -33,7 +33,7 @@ LONGEST: Final = 1024
 """Bytes that a name may have, from the bucket on."""
 _VERSIONS: Final = ("ETag", "etag", "generation", "Content-MD5", "Last-Modified", "created")
 _OPTIONS: Final[dict[str, dict[str, Any]]] = {"s3": {"max_concurrency": 1}}
-"""s3fs would ask for the size of what it reads whole, and read large files in pieces that need not be of one version."""
+"""s3fs would ask for the size of what it reads whole, and read large files in pieces, which need not be of one."""
 _PROTOCOL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 

@@ -10,8 +10,9 @@ import secrets
 import signal
 import socket
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qtable.compress import JOURNAL, MANIFEST, CompressError, Entry, Journal, Row
-from qtable.compress.sources import LOCK
+from qtable.compress import JOURNAL, MANIFEST, CompressError, Entry, Job, Journal, Row
+from qtable.compress.sources import LOCK, PARTS
 from qtable.compress.tars import read_tar
 from qtable.storage import Memory, Remote, StorageError, Store, store
-from tests.compress.test_compress import OPTIONS, encoded, exit_code, files, noise, run, started, succeeds, until
-from tests.storage.test_storage import unfinished
+from tests.compress.test_compress import (
+    OPTIONS,
+    Elsewhere,
+    encoded,
+    exit_code,
+    files,
+    noise,
+    run,
+    started,
+    succeeds,
+    until,
+)
+from tests.storage.test_storage import Quiet, unfinished, web_server
 
 KINDS = (("jpg", "JPEG"), ("png", "PNG"), ("webp", "WEBP"), ("bmp", "BMP"))
 PHOTOS = 40
@@ -93,10 +105,20 @@ def test_a_run_in_a_bucket_that_is_killed_and_resumed_is_an_undisturbed_one_on_a
     assert MANIFEST not in left
     assert left.pop(JOURNAL) == whole[JOURNAL]
     assert str(left.pop(LOCK)).count("token") == 1
-    parts = {name: left.pop(name) for name in list(left) if name.startswith(".qtable-journal/")}
+    parts = {name: left.pop(name) for name in list(left) if name.startswith(PARTS + "/")}
     assert sum(part.count(b"\n") for part in parts.values()) == 29
     assert all(data == whole[name] for name, data in left.items())
-    assert exit_code(started(words, 0, print)) == 0
+    finished = {json.loads(line)["rows"][0]["source"] for part in parts.values() for line in part.splitlines()}
+    read, read_many = list[str](), Remote.read_many
+
+    def noted(self: Remote, names: Sequence[str]) -> list[bytes | OSError]:
+        read.extend(names)
+        return read_many(self, names)
+
+    monkeypatch.setattr(Remote, "read_many", noted)
+    run(str(source), str(target))
+    assert read
+    assert finished.isdisjoint(read)
     assert objects(target) == whole
     assert unfinished(target) == []
     assert objects(source) == content
@@ -152,6 +174,82 @@ def test_a_dry_run_on_a_bucket_is_that_on_a_disk(
         store(f"{s3}/dst").files()
 
 
+def test_a_run_that_ends_between_its_manifest_and_its_journal(
+    content: dict[str, bytes], whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qtable.compress.lines.SAVE_SECONDS", 0)
+    place, removed = f"memory://{secrets.token_hex(8)}", list[str]()
+    put(store(f"{place}/src"), content)
+
+    def remove(self: Memory, name: str) -> None:
+        if len(removed) == 2:
+            raise KeyboardInterrupt
+        Remote.remove(self, name)
+        removed.append(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Memory, "remove", remove)
+        with pytest.raises(KeyboardInterrupt):
+            run(f"{place}/src", f"{place}/dst")
+    assert removed == ["00000000.jsonl", "00000001.jsonl"]  # the oldest
+    target = store(f"{place}/dst")
+    assert target.exists(MANIFEST)
+    assert target.exists(f"{PARTS}/00000002.jsonl")
+    target.remove(LOCK)  # of this process, which lives
+    run(f"{place}/src", f"{place}/dst")
+    assert objects(target) == whole
+
+
+def test_from_a_web_server(content: dict[str, bytes], whole: dict[str, bytes], tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed: this test reads http://")
+    put(store(tmp_path / "src"), {name: data for name, data in content.items() if name != "shard.tar"})
+    with web_server(tmp_path, Quiet) as address:
+        assert run(f"{address}/src", tmp_path / "dst", workers=2).photos == PHOTOS
+        with pytest.raises(StorageError, match="http:// is for reading"):
+            run(tmp_path / "src", f"{address}/dst")
+    made = files(tmp_path / "dst")
+    assert all(made[name] == data for name, data in whole.items() if name not in (MANIFEST, "shard.tar"))
+
+
+# ---- workers --------------------------------------------------------------------------------------------------
+
+
+def test_the_same_work_over_dask(s3: str, content: dict[str, bytes], whole: dict[str, bytes]) -> None:
+    distributed = pytest.importorskip("distributed", reason="needs the extra qtable[cluster]")
+    put(store(f"{s3}/src"), content)
+    with distributed.Client(
+        processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None, set_as_default=False
+    ) as client:
+        run(f"{s3}/src", f"{s3}/dst", executor=client.get_executor(pure=False), workers=2)
+    assert objects(store(f"{s3}/dst")) == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda job: replace(job, target=Remote("gs://b")),
+            "worker on .*: gs://b: gs:// needs gcsfs: pip ",
+        ),
+        (lambda job: replace(job, root=Remote("gs://b")), r"gs://b: gs:// needs gcsfs: pip install 'qtable\[gcs\]'"),
+        (lambda job: replace(job, target=store("memory://x/y")), "worker on .*: its memory://x/y is not the driver's"),
+        (lambda job: replace(job, root=store("memory://x/y")), "a worker does not see ./.* in .*src"),
+    ],
+)
+def test_workers_that_have_something_else_are_refused(
+    content: dict[str, bytes],
+    tmp_path: Path,
+    change: Callable[[Job], Job],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("qtable.storage.remote.find_spec", lambda name: None if name == "gcsfs" else name)
+    put(store(tmp_path / "src"), content)
+    with Elsewhere(change) as executor, pytest.raises((CompressError, StorageError), match=message):
+        run(tmp_path / "src", tmp_path / "dst", executor=executor)
+    assert not (tmp_path / "dst" / MANIFEST).exists()
+
+
 # ---- what is refused or left out ------------------------------------------------------------------------------
 
 
@@ -204,10 +302,15 @@ def test_names_that_no_bucket_can_hold(s3: str, content: dict[str, bytes], tmp_p
     assert set(objects(store(f"{s3}/dst"))) == {fine, MANIFEST, JOURNAL}
 
 
-def test_an_object_that_is_replaced_while_it_is_read_is_left_out(
-    s3: str, content: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("place", ["disk", "bucket"])
+def test_a_shard_that_is_replaced_while_it_is_read_is_left_out(
+    place: str,
+    request: pytest.FixtureRequest,
+    content: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    source = store(f"{s3}/src")
+    source = store(tmp_path / "src" if place == "disk" else f"{request.getfixturevalue('s3')}/src")
     put(source, {"shard.tar": content["shard.tar"], "1.jpg": content["0/00000.jpg"]})
 
     def replaced(file: Any) -> Any:
@@ -216,9 +319,9 @@ def test_an_object_that_is_replaced_while_it_is_read_is_left_out(
 
     with monkeypatch.context() as patch:
         patch.setattr("qtable.compress.worker.read_tar", replaced)
-        assert run(str(source), f"{s3}/dst").skipped == {"changed while it was read": 1}
-    assert not store(f"{s3}/dst").exists("shard.tar")
-    assert run(str(source), f"{s3}/dst").photos == 13
+        assert run(str(source), tmp_path / "dst").skipped == {"changed while it was read": 1}
+    assert not (tmp_path / "dst/shard.tar").exists()
+    assert run(str(source), tmp_path / "dst").photos == 13
 
 
 @pytest.mark.parametrize("call", ["read_many", "write_many", "open", "write"])
