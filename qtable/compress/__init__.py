@@ -135,38 +135,49 @@ def compress(
         specs = tuple(spec.absolute() for spec in models)
         there = Folder(folder.root.resolve()) if isinstance(folder, Folder) else folder
         job = Job(root, there, recipe, library_versions(), specs, selection)
-        sizes = {file.name: file.size for file in _files(folder)}
-        todo = _todo(items, journal, folder, sizes)
-        others = {  # what may lie in the target of what an item was before
-            item.source: [name for name in (item.source, item.target) if name is not None and name in sizes]
-            for item in todo
-        }
-        done = len(items) - len(todo)
-        lists = [item for item in todo if item.kind == "list"]
-        chunks = _chunks([item for item in todo if item.reason is None and item.kind != "list"], journal)
-        for item in todo:
-            if item.reason is not None:
-                journal.add(
-                    Entry(item.size, item.version, (Row(item.source, None, None, "skipped", reason=item.reason),))
-                )
-                done += 1
-        with closing(_spread(job, chunks, executor, 4 * workers)) as finished:
-            for entries in finished:
-                for entry in entries:
-                    _check_seen(job, entry)
-                    row = entry.rows[0]
-                    for name in others[row.source]:
-                        if name != row.target:
-                            discard(folder, name)
-                    journal.add(entry)
-                done += len(entries)
-                if progress is not None:
-                    progress(done, len(items))
-        for done, item in enumerate(lists, start=len(items) - len(lists) + 1):
-            journal.add(follow(job, item, journal.place))
+        _work_off(job, items, journal, folder, executor, 4 * workers, progress)
+        return journal.finish(items)
+
+
+def _work_off(
+    job: Job,
+    items: Sequence[Item],
+    journal: Journal,
+    folder: Store,
+    executor: Executor | None,
+    at_once: int,
+    progress: Progress | None,
+) -> None:
+    """Make what is not finished and write it down; lists last, as they name the others' outputs."""
+    sizes = {file.name: file.size for file in _files(folder)}
+    todo = _todo(items, journal, folder, sizes)
+    others = {  # what may lie in the target of what an item was before
+        item.source: [name for name in (item.source, item.target) if name is not None and name in sizes]
+        for item in todo
+    }
+    done = len(items) - len(todo)
+    lists = [item for item in todo if item.kind == "list"]
+    chunks = _chunks([item for item in todo if item.reason is None and item.kind != "list"], journal)
+    for item in todo:
+        if item.reason is not None:
+            journal.add(Entry(item.size, item.version, (Row(item.source, None, None, "skipped", reason=item.reason),)))
+            done += 1
+    with closing(_spread(job, chunks, executor, at_once)) as finished:
+        for entries in finished:
+            for entry in entries:
+                _check_seen(job, entry)
+                row = entry.rows[0]
+                for name in others[row.source]:
+                    if name != row.target:
+                        discard(folder, name)
+                journal.add(entry)
+            done += len(entries)
             if progress is not None:
                 progress(done, len(items))
-        return journal.finish(items)
+    for done, item in enumerate(lists, start=len(items) - len(lists) + 1):
+        journal.add(follow(job, item, journal.place))
+        if progress is not None:
+            progress(done, len(items))
 
 
 def _target_folder(target: Place) -> Store:
