@@ -163,7 +163,7 @@ def _found(source: Place) -> tuple[Store, list[_Found]]:
 
 
 def _found_there(source: str) -> tuple[Store, list[_Found]]:
-    if source.lower().endswith(".tar"):
+    if source.lower().endswith(".tar") and "/" in source.partition("://")[2]:  # buckets may be called so, too
         folder, name = holding(source)
         if folder.exists(name):
             file = folder.file(name)

@@ -151,6 +151,11 @@ def test_one_shard_of_a_bucket(s3: str, content: dict[str, bytes], whole: dict[s
         run(f"{s3}/src/none.tar", f"{s3}/other")
 
 
+def test_a_bucket_that_is_called_like_a_shard(content: dict[str, bytes], tmp_path: Path) -> None:
+    put(store(place := f"memory://{secrets.token_hex(8)}.tar"), {"1.png": content["1/00001.png"]})
+    assert run(place, tmp_path / "dst").photos == 1
+
+
 def test_memory_is_of_one_process(content: dict[str, bytes], whole: dict[str, bytes]) -> None:
     place = f"memory://{secrets.token_hex(8)}"
     put(store(f"{place}/src"), content)
