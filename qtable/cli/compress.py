@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -36,8 +35,13 @@ from qtable.measure.summary import RESAMPLES, percent
 from qtable.photos.opening import MAX_PIXELS
 from qtable.text import printable
 
-Source = Annotated[Path, typer.Argument(metavar="SRC", help="Folder of photos and .tar files, or a .tar file.")]
-Target = Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; the same command continues.")]
+Source = Annotated[
+    str,
+    typer.Argument(metavar="SRC", help="Folder of photos and .tar files, or a .tar file; a path or address (s3://)."),
+]
+Target = Annotated[
+    str, typer.Argument(metavar="DST", help="Folder to write, a path or address; the same command continues.")
+]
 Metadata = Annotated[
     MetadataPolicy, typer.Option(help="keep: copy EXIF, ICC profile, XMP; strip: copy none, turn photos upright.")
 ]
@@ -163,7 +167,7 @@ def _sentence(summary: Summary) -> str:
     return "; ".join(parts) + f". Manifest: {printable(str(summary.manifest))}"
 
 
-def _estimate(source: Path, recipe: Recipe, selection: Selection, count: int, seed: int, as_json: bool) -> None:
+def _estimate(source: str, recipe: Recipe, selection: Selection, count: int, seed: int, as_json: bool) -> None:
     """Say what a sample lets expect: the ratio of the sums of bytes, with a bootstrap interval."""
     rng = np.random.default_rng(seed)
     with progress_watch() as watch:

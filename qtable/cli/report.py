@@ -29,7 +29,7 @@ Photos = Annotated[
     str | None,
     typer.Option("--data", help="The run's photos. \\[default: where its command took them, if still there]"),
 ]
-ClassesBefore = Annotated[str | None, typer.Option("--classes", help="With --data: as the run had it.")]
+ClassesBefore = Annotated[str | None, typer.Option("--classes", help="With --data: the class list that the run had.")]
 AsBefore = Annotated[int | None, typer.Option(help="With --data: as the run had it.")]
 Price = Annotated[float | None, typer.Option(help="Of a GB, in any currency: also say what the saved bytes are worth.")]
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import errno
-import fcntl
+import io
 import json
 import os
-import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from qtable.compress.label_maps import ALONE, DOUBT
+from qtable.compress.lines import copied, open_lines
 from qtable.compress.photo import Action, Skip
-from qtable.compress.sources import JOURNAL, MANIFEST, PART, CompressError, Item
+from qtable.compress.sources import JOURNAL, MANIFEST, CompressError, Item, Version
+from qtable.storage import Folder, StorageError, Store
 
 FORMAT: Final = 1
 EXCLUDED: Final = "excluded"
@@ -44,10 +45,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of a source file: size and time of change when it was read, and rows, the file's own first."""
+    """What became of a source file: size and version when it was listed, and rows, the file's own first."""
 
     size: int
-    mtime_ns: int | None
+    version: Version | None
     rows: tuple[Row, ...]
 
 
@@ -59,6 +60,7 @@ class Summary:
     label_maps: pictures that are no photos and stay as they are, `by_pixels` of them known by what they hold alone.
     doubtful: photos with a label map's name. lists: whose names follow the photos. copied: other files, `excluded` of
     them by a pattern. skipped: reason -> number. left: outputs whose source is gone; they stay, in the manifest, too.
+    manifest: its path or address.
     """
 
     photos: int
@@ -74,7 +76,7 @@ class Summary:
     bytes_after: int
     skipped: dict[str, int]
     left: int
-    manifest: Path
+    manifest: Path | str
 
 
 class Journal:
@@ -84,11 +86,11 @@ class Journal:
     Each entry is written with one call; a line that a killed run left half-written is dropped.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        self._folder, self._path = folder, folder / JOURNAL
+    def __init__(self, folder: Store, identity: dict[str, Any]) -> None:
+        self._folder = folder
         self._places: dict[str, tuple[int, int, int]] = {}  # source -> descriptor, offset, length
         self._manifest: int | None = None
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._lines = open_lines(folder)
         self._header = _line({"qtable compress": FORMAT, "identity": identity})
         try:
             self._open(identity)
@@ -97,28 +99,21 @@ class Journal:
             raise
 
     def _open(self, identity: dict[str, Any]) -> None:
-        try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # forked workers do not inherit it
-        except BlockingIOError:
-            raise CompressError(
-                f"another run is writing {self._folder}; wait for it or choose another target"
-            ) from None
-        with suppress(FileNotFoundError):
-            self._manifest = os.open(self._folder / MANIFEST, os.O_RDONLY)
+        self._manifest = copied(self._folder, MANIFEST)
         if self._manifest is not None:
             for offset, line in _lines(self._manifest):
                 source = _parsed(self._folder, line, "source")
                 descriptor, start, length = self._places.get(source, (self._manifest, offset, 0))
                 self._places[source] = descriptor, start, length + len(line)
         self._end = 0
-        for offset, line in _lines(self._descriptor):
+        for offset, line in _lines(self._lines.descriptor):
             if not offset:
                 _check_identity(self._folder, _parsed(self._folder, line, "identity"), identity)
             else:
                 source = _parsed(self._folder, line, "rows", 0, "source")
-                self._places[source] = self._descriptor, offset, len(line)
+                self._places[source] = self._lines.descriptor, offset, len(line)
             self._end = offset + len(line)
-        os.ftruncate(self._descriptor, self._end)
+        self._lines.cut(self._end)
         if not self._end:
             self._append(self._header)
 
@@ -128,9 +123,10 @@ class Journal:
             return None
         descriptor, offset, length = self._places[source]
         lines = os.pread(descriptor, length, offset).splitlines()
-        if descriptor == self._descriptor:
+        if descriptor == self._lines.descriptor:
             data = json.loads(lines[0])
-            return Entry(data["size"], data["mtime_ns"], tuple(Row(**row) for row in data["rows"]))
+            version = data["version"] if "version" in data else data["mtime_ns"]
+            return Entry(data["size"], version, tuple(Row(**row) for row in data["rows"]))
         rows = tuple(Row(**json.loads(line)) for line in lines)
         return Entry(rows[0].bytes_before or 0, None, rows)
 
@@ -141,18 +137,17 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """CompressError if it cannot be written (a full disk)."""
-        line = _line({"size": entry.size, "mtime_ns": entry.mtime_ns, "rows": [vars(row) for row in entry.rows]})
+        version = {"version" if isinstance(entry.version, str) else "mtime_ns": entry.version}
+        line = _line({"size": entry.size, **version, "rows": [vars(row) for row in entry.rows]})
         start = self._end
         self._append(line)
-        self._places[entry.rows[0].source] = self._descriptor, start, len(line)
+        self._places[entry.rows[0].source] = self._lines.descriptor, start, len(line)
 
     def _append(self, line: bytes) -> None:
         try:
-            if os.write(self._descriptor, line) < len(line):
-                os.ftruncate(self._descriptor, self._end)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._lines.append(line, self._end)
         except OSError as error:
-            raise write_error(self._path, error) from None
+            raise write_error(self._folder, JOURNAL, error) from None
         self._end += len(line)
 
     def finish(self, items: Sequence[Item]) -> Summary:
@@ -181,9 +176,9 @@ class Journal:
                             counts["renamed"] += row.target != (row.source if row.member is None else row.member)
                             counts["before"] += row.bytes_before or 0
                             counts["after"] += row.bytes_after or 0
-            os.ftruncate(self._descriptor, len(self._header))
+            self._lines.cut(len(self._header))
         except OSError as error:
-            raise write_error(self._folder / MANIFEST, error) from None
+            raise write_error(self._folder, MANIFEST, error) from None
         return Summary(
             photos=counts["compressed"] + counts["kept"],
             renamed=counts["renamed"],
@@ -198,13 +193,15 @@ class Journal:
             bytes_after=counts["after"],
             skipped=dict(sorted(skipped.items())),
             left=counts["left"],
-            manifest=self._folder / MANIFEST,
+            manifest=self._folder.root / MANIFEST if isinstance(self._folder, Folder) else f"{self._folder}/{MANIFEST}",
         )
 
     def close(self) -> None:
-        for descriptor in (self._descriptor, self._manifest):
-            if descriptor is not None:
-                os.close(descriptor)
+        with suppress(OSError, CompressError):  # what is not saved is made again
+            self._lines.save()
+        self._lines.close()
+        if self._manifest is not None:
+            os.close(self._manifest)
 
     def __enter__(self) -> Self:
         return self
@@ -231,7 +228,7 @@ def _lines(descriptor: int) -> Iterator[tuple[int, bytes]]:
             offset += len(line)
 
 
-def _parsed(folder: Path, line: bytes, *keys: str | int) -> Any:
+def _parsed(folder: Store, line: bytes, *keys: str | int) -> Any:
     """The value at `keys` of a line. CompressError if there is none."""
     try:
         value = json.loads(line)
@@ -242,7 +239,7 @@ def _parsed(folder: Path, line: bytes, *keys: str | int) -> Any:
     return value
 
 
-def _check_identity(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+def _check_identity(folder: Store, old: dict[str, Any], new: dict[str, Any]) -> None:
     for key in sorted({*old, *new}):
         was, is_now = old.get(key), new.get(key)
         if was != is_now:
@@ -252,27 +249,27 @@ def _check_identity(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> N
 
 
 @contextmanager
-def output(folder: Path, target: str) -> Iterator[IO[bytes]]:
-    """A new file that gets its name `folder/target` when it is finished, and goes if it is not. Skip if none can."""
-    part, path = folder / (PART + secrets.token_hex(8)), folder / target
+def output(folder: Store, target: str) -> Iterator[io.BufferedIOBase]:
+    """A new file that is there when it is finished, and not at all if it is not. Skip if no file can have its name."""
+    with naming(), folder.create(target) as file:
+        yield file
+
+
+@contextmanager
+def naming() -> Iterator[None]:
+    """Skip if no file can have the name that the body writes to."""
     try:
-        with open(part, "x+b") as file:
-            yield file
-        try:
-            part.replace(path)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.replace(path)
-    except BaseException as error:
-        with suppress(OSError):
-            part.unlink()
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            raise Skip("name too long") from None
+        yield
+    except OSError as error:
+        if (reason := _NAMES.get(error.errno or 0)) is not None:
+            raise Skip(reason) from None
         raise
 
 
-def write_error(path: Path, error: OSError) -> CompressError:
-    """What to say where a file of the target cannot be written (a full disk)."""
-    return CompressError(
-        f"{path}: {error.strerror or error}; what was written before is whole, and the same command continues"
-    )
+_NAMES: Final = {errno.ENAMETOOLONG: "name too long", errno.EILSEQ: "name that is no UTF-8"}
+
+
+def write_error(folder: Store, name: str, error: OSError) -> CompressError:
+    """What to say where a file of the target cannot be written (a full disk), or a storage not be reached."""
+    said = str(error) if isinstance(error, StorageError) else f"{folder}/{name}: {error.strerror or error}"
+    return CompressError(f"{said}; what was written before is whole, and the same command continues")

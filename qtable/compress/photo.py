@@ -68,9 +68,14 @@ class Recipe:
             return data, "kept", None
         return encoded, "compressed", "; ".join(note for note in notes if note) or None
 
+    @property
+    def most_bytes(self) -> int:
+        """Larger files are not read, whatever they hold."""
+        return 8 * self.max_pixels + (1 << 28)
+
     def check_bytes(self, size: int) -> None:
-        """Raises Skip for files that are too large to be read, whatever they hold."""
-        if size > 8 * self.max_pixels + (1 << 28):
+        """Raises Skip for files that are too large to be read."""
+        if size > self.most_bytes:
             raise Skip(f"too large: {size} bytes")
 
     def _read(self, data: bytes) -> Photo:

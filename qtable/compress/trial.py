@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from qtable.compress.label_maps import Evidence, judge
 from qtable.compress.photo import Recipe, Skip
-from qtable.compress.sources import EVERYTHING, CompressError, Selection, listing
+from qtable.compress.reading import Source, read, read_part
+from qtable.compress.sources import EVERYTHING, CompressError, Place, Selection, listing
 from qtable.compress.tars import read_tar
-from qtable.compress.worker import Source, members_to_write
+from qtable.compress.worker import members_to_write
 from qtable.progress import Progress
+from qtable.storage import Store
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,12 @@ class Sample:
     skipped: dict[str, int]
 
 
+_Photo = tuple[str, int | None, int, Evidence]
+"""Path, where in a shard, bytes, what is known."""
+
+
 def sample(
-    source: str | os.PathLike[str],
+    source: Place,
     recipe: Recipe,
     count: int,
     rng: np.random.Generator,
@@ -46,12 +50,12 @@ def sample(
     """Try a recipe on at most `count` photos; nothing is written. CompressError for a count below 1."""
     if count < 1:
         raise CompressError(f"a sample of {count} photos; allowed: 1 or more")
-    root, items = listing(Path(source), selection)
-    photos: list[tuple[str, int, int, Evidence]] = []  # path, where in the file, bytes, what is known
+    root, items = listing(source, selection)
+    photos: list[_Photo] = []
     skipped, label_maps = Counter[str](), 0
     for item in items:
         if item.kind == "photo":
-            photos.append((item.source, 0, item.size, item.evidence))
+            photos.append((item.source, None, item.size, item.evidence))
         elif item.kind == "shard":
             try:
                 photos += _photos_in(root, item.source, selection)
@@ -63,9 +67,7 @@ def sample(
         name, start, size, known = photos[i]
         try:
             recipe.check_bytes(size)
-            with Source.opened(root / name) as file:
-                file.seek(start)
-                data = file.read(size)
+            data = read(root, name) if start is None else read_part(root, name, start, size)
             if judge(data, known, recipe.max_pixels)[0]:
                 label_maps += 1
             else:
@@ -79,10 +81,10 @@ def sample(
     return Sample(len(photos), total, before, after, label_maps, dict(sorted(skipped.items())))
 
 
-def _photos_in(root: Path, shard: str, selection: Selection) -> list[tuple[str, int, int, Evidence]]:
+def _photos_in(root: Store, shard: str, selection: Selection) -> list[_Photo]:
     """Raises Skip for what is no whole tar file."""
     try:
-        with Source.opened(root / shard) as file:
+        with Source(root, shard) as file:
             members, _ = read_tar(file)
     except (tarfile.TarError, ValueError) as error:
         raise Skip(f"damaged tar: {error}") from None

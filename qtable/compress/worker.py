@@ -5,41 +5,39 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import os
 import socket
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING
 
 from PIL import _imaging
 
 from qtable.codecs.plain import TableCoder
-from qtable.compress.journal import EXCLUDED, Entry, Outcome, Row, output, write_error
+from qtable.compress.journal import EXCLUDED, Entry, Outcome, Row, naming, output, write_error
 from qtable.compress.label_maps import Evidence, judge
 from qtable.compress.lists import Follower, Place
 from qtable.compress.photo import Recipe, Skip
+from qtable.compress.reading import Hashed, HashedOutput, Source, check_same, checked, digest_of, seen
 from qtable.compress.sources import EVERYTHING, JOURNAL, CompressError, Item, Selection, is_photo, target_names
 from qtable.compress.tars import CODING, Content, header, read_tar, why_dropped
 from qtable.jpeg.codec import library_versions
+from qtable.storage import Remote, Store
 from qtable.tasks.base import ModelError
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
     from qtable.tasks.opening import TaskSpec
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker must know. Absolute paths; `versions` of the driver's libraries; models to be lent; which
-    members of tar files are photos to compress."""
+    """What every worker must know. Folders are addresses or absolute paths; `versions` of the driver's libraries;
+    models to be lent; which members of tar files are photos to compress."""
 
-    root: Path
-    target: Path
+    root: Store
+    target: Store
     recipe: Recipe
     versions: dict[str, str]
     models: tuple[TaskSpec, ...] = ()
@@ -52,10 +50,17 @@ def work(job: Job, items: Sequence[tuple[Item, Entry | None]]) -> list[Entry]:
     if (versions := library_versions()) != job.versions:
         ours, others = (", ".join(v.values()) for v in (versions, job.versions))
         raise CompressError(f"worker on {here}: its codec is {ours}; the driver's {others}")
-    if not (job.target / JOURNAL).exists():
+    try:
+        same = job.target.exists(JOURNAL)
+    except OSError as error:  # no credentials, no package, ...
+        raise CompressError(f"worker on {here}: {error}") from None
+    if not same:
         raise CompressError(f"worker on {here}: its {job.target} is not the driver's; they need the same file system")
     with _lent(job), _reused_memory():
-        return [_entry(job, item, partial(_rows, job, item, known)) for item, known in items]
+        photos = _Photos(job, [item for item, _ in items if item.kind == "photo"])
+        entries = [_entry(job, item, partial(_rows, job, item, known, photos)) for item, known in items]
+        photos.finish()
+        return entries
 
 
 def follow(job: Job, item: Item, place: Place) -> Entry:
@@ -103,89 +108,67 @@ def _reused_memory() -> Iterator[None]:
         _imaging.set_blocks_max(before)
 
 
-def _entry(job: Job, item: Item, make: Callable[[Source], tuple[Row, ...]]) -> Entry:
-    """What becomes of one item. CompressError if its output cannot be written."""
+def _entry(job: Job, item: Item, make: Callable[[], tuple[Row, ...]]) -> Entry:
+    """What becomes of one item. CompressError if its output cannot be written, or a storage not be reached."""
     assert item.target is not None
-    size, mtime_ns = item.size, item.mtime_ns
     try:
-        with Source.opened(job.root / item.source) as file:
-            status = os.fstat(file.fileno())
-            size, mtime_ns = status.st_size, status.st_mtime_ns
-            rows = make(file)
+        rows = make()
     except Skip as skip:
-        rows = (Row(item.source, None, None, "skipped", size, reason=str(skip)),)
+        rows = (Row(item.source, None, None, "skipped", item.size, reason=str(skip)),)
     except MemoryError:
         raise CompressError(f"{item.source}: out of memory; take fewer workers or a lower pixel limit") from None
     except OSError as error:
-        raise write_error(job.target / item.target, error) from None
-    for name in {item.target, item.source} - {rows[0].target}:
-        discard(job.target / name)  # made of what the source was before
-    return Entry(size, mtime_ns, rows)
+        raise write_error(job.target, item.target, error) from None
+    return Entry(item.size, item.version, rows)
 
 
-def _rows(job: Job, item: Item, known: Entry | None, file: Source) -> tuple[Row, ...]:
-    make = {"photo": _photo, "shard": _shard}.get(item.kind, _other)
-    return make(job, item, known, file)
+class _Photos:
+    """The photos of a chunk, read together, and to remote storage written together: there it is waiting that takes
+    the time."""
+
+    def __init__(self, job: Job, items: Sequence[Item]) -> None:
+        """OSError if their storage is not reached."""
+        names = [item.source for item in items if item.size <= job.recipe.most_bytes]
+        self._job, self._made = job, dict[str, bytes]()
+        self._read = dict(zip(names, job.root.read_many(names), strict=True))
+
+    def read(self, item: Item) -> bytes:
+        """Once. Skip if it cannot be read."""
+        self._job.recipe.check_bytes(item.size)
+        return checked(self._read.pop(item.source))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Now, or at `finish`. Skip if no file can have its name."""
+        target = self._job.target
+        if isinstance(target, Remote):
+            with naming():
+                target.check_name(name)
+            self._made[name] = data
+        else:
+            with output(target, name) as out:
+                out.write(data)
+
+    def finish(self) -> None:
+        """CompressError if they cannot be written."""
+        try:
+            self._job.target.write_many(self._made)
+        except OSError as error:
+            raise write_error(self._job.target, next(iter(self._made)), error) from None
 
 
-def discard(path: Path) -> None:
+def _rows(job: Job, item: Item, known: Entry | None, photos: _Photos) -> tuple[Row, ...]:
+    if item.kind == "photo":
+        return _photo(job, item, known, photos)
+    return (_shard if item.kind == "shard" else _other)(job, item, known)
+
+
+def discard(folder: Store, name: str) -> None:
     """Remove a file, if there is one. CompressError if it cannot be removed."""
     try:
-        path.unlink()
+        folder.remove(name)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-            raise write_error(path, error) from None
-
-
-class Source(io.FileIO):
-    """A file of the source, opened for reading; its errors are those of this file alone and raise Skip."""
-
-    @classmethod
-    def opened(cls, path: Path) -> Self:
-        try:
-            return cls(path)
-        except FileNotFoundError:
-            raise Skip("vanished") from None
-        except OSError as error:
-            raise Skip(f"unreadable: {error.strerror}") from None
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        try:
-            return super().read(-1 if size is None else size) or b""
-        except OSError as error:
-            raise Skip(f"unreadable: {error.strerror}") from None
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        try:
-            return super().readinto(buffer) or 0
-        except OSError as error:
-            raise Skip(f"unreadable: {error.strerror}") from None
-
-
-class _Readable(Protocol):
-    def read(self, size: int = -1, /) -> bytes: ...
-
-
-class _Hashed:
-    """A file whose bytes are hashed as they are read."""
-
-    def __init__(self, file: _Readable) -> None:
-        self._file, self._sum = file, hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._sum.update(data)
-        return data
-
-    def digest(self) -> str:
-        return self._sum.hexdigest()
-
-
-def _digest(file: _Readable) -> str:
-    hashed = _Hashed(file)
-    while hashed.read(1 << 20):
-        pass
-    return hashed.digest()
+            raise write_error(folder, name, error) from None
 
 
 def _unchanged(job: Job, known: Entry | None, target: str | None, digest: str) -> tuple[Row, ...]:
@@ -195,8 +178,8 @@ def _unchanged(job: Job, known: Entry | None, target: str | None, digest: str) -
     row = known.rows[0]
     if row.target is not None:
         try:
-            with open(job.target / row.target, "rb") as file:
-                if row.target != target or _digest(file) != row.sha256_after:
+            with job.target.open(row.target) as file:
+                if row.target != target or digest_of(file) != row.sha256_after:
                     return ()
         except FileNotFoundError:
             return ()
@@ -223,9 +206,8 @@ def _made(job: Job, row: Row, data: bytes, known: Evidence) -> tuple[bytes, Row]
     return made, replace(row, action=action, bytes_after=len(made), sha256_after=after, reason=said or None)
 
 
-def _photo(job: Job, item: Item, known: Entry | None, file: Source) -> tuple[Row, ...]:
-    job.recipe.check_bytes(os.fstat(file.fileno()).st_size)
-    data = file.read()
+def _photo(job: Job, item: Item, known: Entry | None, photos: _Photos) -> tuple[Row, ...]:
+    data = photos.read(item)
     if known is not None:
         is_map, _ = judge(data, item.evidence, job.recipe.max_pixels)  # what lies beside it may be new
         target = item.source if is_map else item.target
@@ -234,66 +216,69 @@ def _photo(job: Job, item: Item, known: Entry | None, file: Source) -> tuple[Row
             return rows
     made, row = _made(job, Row(item.source, None, item.target, "compressed"), data, item.evidence)
     if made and row.target is not None:
-        with output(job.target, row.target) as out:
-            out.write(made)
+        photos.write(row.target, made)
     return (row,)
 
 
-def _other(job: Job, item: Item, known: Entry | None, file: Source) -> tuple[Row, ...]:
+def _other(job: Job, item: Item, known: Entry | None) -> tuple[Row, ...]:
     assert item.target is not None
-    if known is not None:
-        if rows := _unchanged(job, known, item.target, _digest(file)):
-            return rows
-        file.seek(0)
-    hashed = _Hashed(file)
-    with output(job.target, item.target) as out:
-        while data := hashed.read(1 << 20):
-            out.write(data)
-        size = out.tell()
+    with Source(job.root, item.source) as file:
+        if known is not None:
+            if rows := _unchanged(job, known, item.target, digest_of(file)):
+                return rows
+            file.seek(0)
+        hashed = Hashed(file)
+        with output(job.target, item.target) as out:
+            while data := hashed.read(1 << 20):
+                out.write(data)
+            size = out.tell()
     reason = EXCLUDED if item.kind == "excluded" else None
     return (Row(item.source, None, item.target, "copied", size, size, hashed.digest(), hashed.digest(), reason),)
 
 
-def _list(job: Job, item: Item, place: Place, file: Source) -> tuple[Row, ...]:
+def _list(job: Job, item: Item, place: Place) -> tuple[Row, ...]:
     """A list is written in each run: what it says depends on what became of others."""
     assert item.target is not None
-    follower, before, after, size = Follower(item.source, place), _digest(file), hashlib.sha256(), file.tell()
-    file.seek(0)
-    with io.BufferedReader(file) as lines, output(job.target, item.target) as out:
-        for record in follower(lines):
-            after.update(record)
-            out.write(record)
-        written = out.tell()
+    with Source(job.root, item.source) as file:
+        follower, before, after, size = Follower(item.source, place), digest_of(file), hashlib.sha256(), file.tell()
+        file.seek(0)
+        with io.BufferedReader(file) as lines, output(job.target, item.target) as out:
+            for record in follower(lines):
+                after.update(record)
+                out.write(record)
+            written = out.tell()
     action: Outcome = "list" if follower.counts["named"] else "copied"
     return (Row(item.source, None, item.target, action, size, written, before, after.hexdigest(), follower.note()),)
 
 
-def _shard(job: Job, item: Item, known: Entry | None, file: Source) -> tuple[Row, ...]:
+def _shard(job: Job, item: Item, known: Entry | None) -> tuple[Row, ...]:
     """A tar file anew: each photo in its place under its new name, other members as they are; nothing is unpacked."""
     assert item.target is not None
-    before, size = _digest(file), file.tell()
-    if rows := _unchanged(job, known, item.target, before):
-        return rows
-    try:
-        members, note = read_tar(file)
-        below = [
-            Row(item.source, member.name, None, "skipped", member.size, reason=reason)
-            for member in members
-            if (reason := why_dropped(member)) is not None
-        ]
-        with output(job.target, item.target) as out:
-            with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT, **CODING) as new:
-                for member, target, evidence in members_to_write(item.source, members, job.selection):
-                    if member.isdir():
-                        new.addfile(header(member, member.name, 0))
-                    else:
-                        row, content = Row(item.source, member.name, target, "compressed"), Content(file, member)
-                        below.append(_member(job, row, member, content, evidence, new))
-            written = out.seek(0, os.SEEK_END)
-            out.seek(0)
-            after = _digest(out)
-    except (tarfile.TarError, ValueError) as error:  # ValueError: numbers and text that no header can hold
-        raise Skip(f"damaged tar: {error}") from None
+    first = seen(job.root, item.source)
+    with Source(job.root, item.source) as file:
+        before, size = digest_of(file), file.tell()
+        if rows := _unchanged(job, known, item.target, before):
+            return rows
+        try:
+            members, note = read_tar(file)
+            below = [
+                Row(item.source, member.name, None, "skipped", member.size, reason=reason)
+                for member in members
+                if (reason := why_dropped(member)) is not None
+            ]
+            with output(job.target, item.target) as out:
+                hashed = HashedOutput(out)
+                with tarfile.open(fileobj=hashed, mode="w", format=tarfile.PAX_FORMAT, **CODING) as new:
+                    for member, target, evidence in members_to_write(item.source, members, job.selection):
+                        if member.isdir():
+                            new.addfile(header(member, member.name, 0))
+                        else:
+                            row, content = Row(item.source, member.name, target, "compressed"), Content(file, member)
+                            below.append(_member(job, row, member, content, evidence, new))
+                written, after = out.tell(), hashed.digest()
+                check_same(job.root, first)
+        except (tarfile.TarError, ValueError) as error:  # ValueError: numbers and text that no header can hold
+            raise Skip(f"damaged tar: {error}") from None
     return (Row(item.source, None, item.target, "shard", size, written, before, after, note), *below)
 
 
@@ -323,7 +308,7 @@ def _member(
     """Put one file of a tar into another; `row` has its names. evidence: None if it is not for compressing."""
     assert row.target is not None
     if evidence is None:
-        hashed = _Hashed(content)
+        hashed = Hashed(content)
         new.addfile(header(member, row.target, member.size), hashed)
         digest, reason = hashed.digest(), EXCLUDED if is_photo(member.name) else None
         return Row(row.source, row.member, row.target, "copied", member.size, member.size, digest, digest, reason)

@@ -9,12 +9,25 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from qtable.storage.base import PART, File, StorageError, Store
+from qtable.storage.base import PART, Changed, File, NoBucket, StorageError, Store
 from qtable.storage.folder import Folder
-from qtable.storage.kinds import remote_store
+from qtable.storage.kinds import Memory, remote_store
 from qtable.storage.remote import Remote, is_remote
 
-__all__ = ["PART", "File", "Folder", "Remote", "StorageError", "Store", "holding", "is_remote", "store"]
+__all__ = [
+    "PART",
+    "Changed",
+    "File",
+    "Folder",
+    "Memory",
+    "NoBucket",
+    "Remote",
+    "StorageError",
+    "Store",
+    "holding",
+    "is_remote",
+    "store",
+]
 
 
 def store(place: str | os.PathLike[str]) -> Store:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +15,14 @@ PART: Final = ".qtable-part-"
 
 class StorageError(OSError):
     """A place that cannot be read or written; one line with the place and the reason."""
+
+
+class NoBucket(StorageError, FileNotFoundError):
+    """A bucket that is not there, so that nothing in it is."""
+
+
+class Changed(StorageError):
+    """A file that is another now than when it was opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +59,14 @@ class Store(ABC):
 
     @abstractmethod
     def write(self, name: str, data: bytes) -> None:
-        """Make or replace a file in one step."""
+        """Make or replace a file in one step. OSError with ENAMETOOLONG or EILSEQ for names that cannot be."""
 
     @abstractmethod
     def create(self, name: str) -> AbstractContextManager[io.BufferedIOBase]:
-        """A new file to write into, front to back; it is there when the body ends, and not if the body raises."""
+        """A new file to write into, front to back; it is there when the body ends, and not if the body raises.
+
+        Errors as `write`.
+        """
 
     @abstractmethod
     def remove(self, name: str) -> None:
@@ -64,6 +75,21 @@ class Store(ABC):
     @abstractmethod
     def remove_unfinished(self, names: Collection[str]) -> None:
         """Remove what killed writers of these names left; none may be writing."""
+
+    def read_many(self, names: Sequence[str]) -> list[bytes | OSError]:
+        """All bytes of each, or what `read` would raise; from remote storage at the same time."""
+        found: list[bytes | OSError] = []
+        for name in names:
+            try:
+                found.append(self.read(name))
+            except OSError as error:
+                found.append(error)
+        return found
+
+    def write_many(self, files: Mapping[str, bytes]) -> None:
+        """Make or replace files, into remote storage at the same time. Errors as `write`, of one of them."""
+        for name, data in files.items():
+            self.write(name, data)
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
         """`size` bytes from `start`, fewer at the end of the file."""

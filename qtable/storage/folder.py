@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import secrets
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,9 +30,15 @@ class Folder(Store):
     def files(self) -> list[File]:
         if not self.root.is_dir():
             raise FileNotFoundError(errno.ENOENT, "no such folder", str(self.root))
-        paths = [Path(folder, name) for folder, _, names in os.walk(self.root, onerror=_raise) for name in names]
-        plain = [path for path in paths if path.is_file() and not path.name.startswith(PART)]
-        return [self.file(path.relative_to(self.root).as_posix()) for path in sorted(plain, key=os.fsencode)]
+        found = []
+        for folder, _, names in os.walk(self.root, onerror=_raise):
+            for path in (Path(folder, name) for name in names if not name.startswith(PART)):
+                with suppress(FileNotFoundError):  # a link to nothing
+                    status = path.stat()
+                    if stat.S_ISREG(status.st_mode):
+                        name = path.relative_to(self.root).as_posix()
+                        found.append(File(name, status.st_size, str(status.st_mtime_ns)))
+        return sorted(found, key=lambda file: os.fsencode(file.name))
 
     def file(self, name: str) -> File:
         path = self._path(name)
@@ -53,11 +60,15 @@ class Folder(Store):
     @contextmanager
     def create(self, name: str) -> Iterator[io.BufferedIOBase]:
         path, part = self._path(name), self.root / (PART + secrets.token_hex(8))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(parents=True, exist_ok=True)
         try:
             with open(part, "xb") as file:
                 yield file
-            part.replace(path)
+            try:
+                part.replace(path)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part.replace(path)
         except BaseException:
             with suppress(OSError):
                 part.unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote, unquote
@@ -56,6 +56,13 @@ class Web(Remote):
 
     def write(self, name: str, data: bytes) -> None:
         self._refuse()
+
+    def write_many(self, files: Mapping[str, bytes]) -> None:
+        self._refuse()
+
+    def write_new(self, name: str, data: bytes) -> bool:
+        self._refuse()
+        return False
 
     @contextmanager
     def create(self, name: str) -> Iterator[io.BufferedIOBase]:

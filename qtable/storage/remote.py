@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
 from typing import Any, Final
 
-from qtable.storage.base import File, StorageError, Store, inside
+from qtable.storage.base import Changed, File, NoBucket, StorageError, Store, inside
 
 PACKAGES: Final[dict[str, tuple[str, str]]] = {
     "s3": ("s3fs", "s3"),
@@ -28,7 +29,11 @@ READ_AHEAD: Final = 1 << 22
 """Bytes that a file opened in remote storage asks for at once."""
 UPLOAD: Final = 1 << 24
 """Bytes of a part of an upload: S3 takes 10,000 parts, so files may have 160 GB."""
+LONGEST: Final = 1024
+"""Bytes that a name may have, from the bucket on."""
 _VERSIONS: Final = ("ETag", "etag", "generation", "Content-MD5", "Last-Modified", "created")
+_OPTIONS: Final[dict[str, dict[str, Any]]] = {"s3": {"max_concurrency": 1}}
+"""s3fs would ask for the size of what it reads whole, and read large files in pieces, which need not be of one."""
 _PROTOCOL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -69,6 +74,15 @@ class Remote(Store):
         """A file's address."""
         return f"{self.root}/{inside(name)}"
 
+    def check_name(self, name: str) -> None:
+        """OSError with ENAMETOOLONG or EILSEQ for a name that cannot be written, whatever the storage."""
+        try:
+            long = len(self.place(name).partition("://")[2].partition("/")[2].encode()) > LONGEST
+        except UnicodeEncodeError:
+            raise OSError(errno.EILSEQ, "the name is no UTF-8", self.place(name)) from None
+        if long:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), self.place(name))
+
     def _system(self) -> Any:
         """One for each process and thread, kept by fsspec: its event loop does not survive a fork.
 
@@ -79,7 +93,7 @@ class Remote(Store):
 
         protocol = protocol_of(self.root)
         options = fsspec.get_filesystem_class(protocol)._get_kwargs_from_urls(self.root)
-        return fsspec.filesystem(protocol, use_listings_cache=False, **options)
+        return fsspec.filesystem(protocol, use_listings_cache=False, **_OPTIONS.get(protocol, {}), **options)
 
     def top(self) -> tuple[Any, str]:
         """fsspec's file system in this thread of this process, and the root as its paths begin."""
@@ -129,26 +143,67 @@ class Remote(Store):
             return io.BufferedReader(Reading(system.open(path, "rb", cache_type="none"), place), READ_AHEAD)
 
     def write(self, name: str, data: bytes) -> None:
+        self.check_name(name)
         with said(self.place(name)):
             system, path = self.path(name)
             system.pipe_file(path, data)
 
+    def write_new(self, name: str, data: bytes) -> bool:
+        """Make a file if there is none: whether it did. Of several callers one does, where the storage can tell."""
+        with said(self.place(name)):
+            system, path = self.path(name)
+            try:
+                system.pipe_file(path, data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+    def read_many(self, names: Sequence[str]) -> list[bytes | OSError]:
+        with said(self.root):
+            system, _ = self.top()
+        if not system.async_impl:
+            return super().read_many(names)
+        answers = _together(system, [system._cat_file(self.path(name)[1]) for name in names])
+        return [_said_of(self.place(name), answer) for name, answer in zip(names, answers, strict=True)]
+
+    def write_many(self, files: Mapping[str, bytes]) -> None:
+        with said(self.root):
+            system, _ = self.top()
+        if not system.async_impl:
+            return super().write_many(files)
+        for name in files:
+            self.check_name(name)
+        answers = _together(system, [system._pipe_file(self.path(name)[1], data) for name, data in files.items()])
+        for name, answer in zip(files, answers, strict=True):
+            if isinstance(error := _said_of(self.place(name), answer), OSError):
+                raise error
+        return None
+
     @contextmanager
     def create(self, name: str) -> Iterator[io.BufferedIOBase]:
+        self.check_name(name)
         place = self.place(name)
-        with said(place):
-            system, path = self.path(name)
-            file = system.open(path, "wb", block_size=UPLOAD, autocommit=False)
+        out = _Writing(self, name)
         try:
-            yield _Writing(file, place)
-            with said(place):
-                file.close()
-                file.commit()
+            yield out
+            if out.file is None:
+                self.write(name, out.first.getvalue())
+            else:
+                with said(place):
+                    out.file.close()
+                    out.file.commit()
         except BaseException:
-            with suppress(Exception):
-                file.discard()  # what cannot be taken back now, `remove_unfinished` will
-            file.closed = True
+            if out.file is not None:
+                with suppress(Exception):
+                    out.file.discard()  # what cannot be taken back now, `remove_unfinished` will
+                out.file.closed = True
             raise
+
+    def upload(self, name: str) -> Any:
+        """fsspec's file for writing in parts, which appears at its `commit`."""
+        with said(self.place(name)):
+            system, path = self.path(name)
+            return system.open(path, "wb", block_size=UPLOAD, autocommit=False)
 
     def remove(self, name: str) -> None:
         with suppress(FileNotFoundError), said(self.place(name)):
@@ -157,6 +212,27 @@ class Remote(Store):
 
     def remove_unfinished(self, names: Collection[str]) -> None:
         """There is nothing: what is not finished is forgotten by the storage."""
+
+
+def _together(system: Any, calls: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """What fsspec's coroutines return or raise, which wait for the storage at the same time."""
+    from fsspec.asyn import sync
+
+    async def gathered() -> list[Any]:
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    return list(sync(system.loop, gathered))
+
+
+def _said_of(place: str, answer: Any) -> Any:
+    """An answer, or what `said` makes of an exception."""
+    try:
+        with said(place):
+            if isinstance(answer, BaseException):
+                raise answer
+    except OSError as error:
+        return error
+    return answer
 
 
 class Reading(io.RawIOBase):
@@ -182,20 +258,35 @@ class Reading(io.RawIOBase):
 
 
 class _Writing(io.BufferedIOBase):
-    """A remote file that is written, whose errors are one line."""
+    """A remote file that is written, whose errors are one line. Files of one part never become an upload of parts."""
 
-    def __init__(self, file: Any, place: str) -> None:
-        self._file, self._place = file, place
+    def __init__(self, store: Remote, name: str) -> None:
+        self._store, self._name, self._size = store, name, 0
+        self.first = io.BytesIO()
+        self.file: Any = None
 
     def writable(self) -> bool:
         return True
 
     def tell(self) -> int:
-        return int(self._file.tell())
+        return self._size
 
     def write(self, data: Any, /) -> int:
-        with said(self._place):
-            return int(self._file.write(data))
+        size = memoryview(data).nbytes
+        if self.file is None and self._size + size > UPLOAD:
+            self.file = self._store.upload(self._name)
+            self._put(self.first.getvalue())
+            self.first = io.BytesIO()
+        if self.file is None:
+            self.first.write(data)
+        else:
+            self._put(data)
+        self._size += size
+        return size
+
+    def _put(self, data: Any) -> None:
+        with said(self._store.place(self._name)):
+            self.file.write(data)
 
 
 def file_of(name: str, info: dict[str, Any]) -> File:
@@ -213,10 +304,12 @@ def said(place: str) -> Iterator[None]:
     except StorageError:
         raise
     except FileNotFoundError as error:
-        bucket = "bucket does not exist" in str(error)
-        reason = "no such bucket" if bucket else os.strerror(errno.ENOENT)
-        raise FileNotFoundError(errno.ENOENT, reason, place) from error
+        if "bucket does not exist" in str(error):
+            raise NoBucket(errno.ENOENT, "no such bucket", place) from error
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place) from error
     except Exception as error:
+        if type(error).__name__ == "FileExpired":  # s3fs's
+            raise Changed(f"{place}: another file since it was opened") from error
         raise StorageError(f"{place}: {_reason(error)}") from error
 
 

@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,11 +52,12 @@ from qtable.compress import (
     with_metadata,
 )
 from qtable.compress.journal import output
-from qtable.compress.sources import tells_case
+from qtable.compress.sources import Place, tells_case
 from qtable.jpeg.codec import RGB, Codec, decode
 from qtable.jpeg.header import read_header
 from qtable.jpeg.tables import QTables
 from qtable.photos.opening import MAX_PIXELS
+from qtable.storage import Folder, Store
 
 TABLES, CODEC = QTables.standard(40), Codec("4:2:2", "standard")
 CODER = TableCoder(TABLES, CODEC)
@@ -92,7 +93,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / MANIFEST).read_bytes().splitlines()]
 
 
-def run(source: Path, target: Path, **options: Any) -> Summary:
+def run(source: Place, target: Place, **options: Any) -> Summary:
     return compress(source, target, CODER, **options)
 
 
@@ -604,7 +605,7 @@ def test_when_a_worker_fails_the_others_end_before_what_is_unfinished_is_removed
     """Also where the workers are the caller's, and go on."""
 
     @contextmanager
-    def slow(folder: Path, target: str) -> Iterator[IO[bytes]]:
+    def slow(folder: Store, target: str) -> Iterator[io.BufferedIOBase]:
         if target == "1/001.jpg":
             time.sleep(0.2)
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -632,9 +633,9 @@ def test_ctrl_c_is_for_the_parent_alone() -> None:
 
 
 def test_a_journal_on_a_full_disk(tmp_path: Path) -> None:
-    with Journal(tmp_path, {}) as journal:
+    with Journal(Folder(tmp_path), {}) as journal:
         full = os.open("/dev/full", os.O_WRONLY)
-        os.dup2(full, journal._descriptor)
+        os.dup2(full, journal._lines.descriptor)
         os.close(full)
         with pytest.raises(CompressError, match="No space left on device; what was written before is whole, and"):
             journal.add(Entry(1, 1, (Row("a", None, None, "skipped"),)))
@@ -1019,8 +1020,8 @@ class Elsewhere(ThreadPoolExecutor):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda job: replace(job, root=Path("/nowhere")), "a worker does not see test/4.bmp in .*src"),
-        (lambda job: replace(job, target=Path("/nowhere")), "worker on .*: its /nowhere is not the driver's"),
+        (lambda job: replace(job, root=Folder(Path("/nowhere"))), "a worker does not see test/4.bmp in .*src"),
+        (lambda job: replace(job, target=Folder(Path("/nowhere"))), "worker on .*: its /nowhere is not the driver's"),
         (lambda job: replace(job, versions={"encoder": "x"}), "worker on .*: its codec is .*; the driver's x"),
     ],
 )

@@ -20,10 +20,11 @@ from qtable import compress as module
 from qtable.compress import CompressError, Selection, sample
 from qtable.compress.label_maps import evidence, judge
 from qtable.compress.lists import Follower
+from qtable.compress.reading import Source
 from qtable.compress.tars import read_tar
-from qtable.compress.worker import Source
 from qtable.photos.opening import MAX_PIXELS
 from qtable.photos.readers.lists import list_csv
+from qtable.storage import Folder
 from tests.compress.test_compress import (
     OPTIONS,
     RECIPE,
@@ -160,7 +161,7 @@ def test_members_of_the_same_name_all_stay(source: Path, tmp_path: Path) -> None
 
 def test_every_member_is_where_tarfile_finds_it(tmp_path: Path) -> None:
     (tmp_path / "both.tar").write_bytes(two_tars(tmp_path))
-    with Source.opened(tmp_path / "both.tar") as file, tarfile.open(tmp_path / "both.tar", ignore_zeros=True) as tar:
+    with Source(Folder(tmp_path), "both.tar") as file, tarfile.open(tmp_path / "both.tar", ignore_zeros=True) as tar:
         found, _ = read_tar(file)
         assert [(m.name, m.offset_data, m.size) for m in found] == [(m.name, m.offset_data, m.size) for m in tar]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import errno
 import functools
 import http.server
 import io
@@ -18,10 +19,11 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from qtable.storage import File, Folder, Remote, StorageError, Store, holding, is_remote, store
+from qtable.storage import Changed, File, Folder, Remote, StorageError, Store, holding, is_remote, store
 from qtable.storage.base import PART
 from qtable.storage.remote import READ_AHEAD, UPLOAD
 
@@ -70,6 +72,38 @@ def test_what_is_written_is_listed_and_read(empty: Store) -> None:
         assert empty.size(name) == len(name.encode())
     assert empty.read("of-pieces") == b"12345"
     assert empty.read("of-none") == b""
+
+
+def test_many_are_written_and_read_together(empty: Store) -> None:
+    data = {**{name: name.encode() for name in NAMES}, "large": bytes(1 << 20), "none": b""}
+    empty.write_many(data)
+    assert {file.name: file.size for file in empty.files()} == {name: len(bytes_) for name, bytes_ in data.items()}
+    *found, missing = empty.read_many([*data, "missing"])
+    assert found == list(data.values())
+    assert isinstance(missing, FileNotFoundError)
+    assert empty.read_many([]) == []
+    empty.write_many({})
+
+
+@pytest.mark.parametrize("place", ["memory", "s3"])
+def test_a_new_file_is_made_once(place: str, request: pytest.FixtureRequest) -> None:
+    bucket = f"memory://{secrets.token_hex(8)}" if place == "memory" else request.getfixturevalue("s3")
+    folder = store(f"{bucket}/new")
+    assert isinstance(folder, Remote)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(folder.write_new, ["x"] * 8, [bytes([i]) for i in range(8)]))
+    assert sum(made) == 1
+    assert folder.read("x") == bytes([made.index(True)])
+
+
+def test_names_that_no_bucket_takes() -> None:
+    folder = store("memory://bucket/new")
+    for name, number in ((os.fsdecode(b"\xe9"), errno.EILSEQ), ("x" * 1021, errno.ENAMETOOLONG)):
+        for call in (folder.create, lambda name: folder.write(name, b"")):
+            with pytest.raises(OSError, match=r"memory://bucket/new/") as error, call(name) or contextlib.nullcontext():
+                pass
+            assert error.value.errno == number
+    folder.write("x" * 1020, b"")
 
 
 def test_ranges_and_seeking(empty: Store) -> None:
@@ -173,12 +207,31 @@ def test_what_a_killed_process_began_can_be_cleaned(s3: str, tmp_path: Path) -> 
         assert folder.read("killed.tar") == b"whole"
 
 
+def test_a_small_file_is_one_request(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import s3fs
+
+    asked, call = [], s3fs.S3FileSystem._call_s3
+
+    async def noted(self: Any, method: str, *rest: Any, **more: Any) -> Any:
+        asked.append(method)
+        return await call(self, method, *rest, **more)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", noted)
+    folder = store(f"{s3}/new")
+    with folder.create("small.tar") as file:
+        file.write(b"1" * 1000)
+        file.write(b"2" * 1000)
+    folder.write_many({"1": b"1", "2": b"2"})
+    assert folder.read("small.tar") == b"1" * 1000 + b"2" * 1000
+    assert asked == ["put_object", "put_object", "put_object", "get_object"]
+
+
 def test_a_file_that_is_replaced_while_it_is_read_is_no_mixture(empty: Store) -> None:
     empty.write("x", b"1" * (READ_AHEAD + 10))
     with empty.open("x") as file:
         file.read(5)
         empty.write("x", b"2" * (READ_AHEAD + 10))
-        with contextlib.suppress(StorageError):
+        with contextlib.suppress(Changed):
             assert file.read() == b"1" * (READ_AHEAD + 5)
             assert not str(empty).startswith("s3:")
 
