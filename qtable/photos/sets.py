@@ -26,6 +26,7 @@ from qtable.photos.opening import open_photo
 from qtable.photos.pixels import MEMORY, Cache, Known, Pixels, digests_of, sizes_of
 from qtable.photos.readers import read_listing
 from qtable.photos.readers.places import counted
+from qtable.photos.samples import PhotoError
 from qtable.photos.where import where
 from qtable.progress import Progress
 from qtable.storage import StorageError, is_remote
@@ -251,9 +252,9 @@ def _opened(
             image, is_jpeg = open_photo(data, resize)
         except StorageError:  # nothing is said of the photo by a server that does not answer
             raise
-        except (
-            Exception
-        ) as error:  # Pillow's plugins raise whatever they like on damaged files; each is one skipped photo
+        except PhotoError as error:
+            return str(error)
+        except Exception as error:  # whatever else a file system or a decoder raises: one skipped photo
             return f"{type(error).__name__}: {error}"
         digest = hashlib.sha256(data).digest()
         cache.put(split_of(digest), digest, image, makes_way=False)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import resource
 import struct
 import tempfile
@@ -87,7 +88,9 @@ def test_damaged_files_are_skipped_counted_and_listed(tmp_path: Path) -> None:
     (root / "bees" / "text.jpg").write_text("this is no photo")
     (root / "bees" / "fine.jpg").write_bytes(good)
     images = ImageSet.open(root)
-    assert {Path(name).name for name, _ in images.skipped} == {"truncated.jpg", "empty.jpg", "text.jpg"}
+    found = reasons(images)
+    assert set(found) == {"truncated.jpg", "empty.jpg", "text.jpg"}
+    assert all(re.match("unreadable: |ValueError: empty file", reason) for reason in found.values()), found
     assert images.jpeg_sources == 1
     assert sum(len(images[split]) for split in SPLITS) == 25
 
