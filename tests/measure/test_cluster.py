@@ -287,6 +287,7 @@ import os, sys
 from qtable.measure.cluster import ClusterEvaluator, Job, connect
 from qtable import ImageSet, QTables
 from qtable.codecs.plain import TableCoder
+from qtable.photos.spec import PhotosSpec
 from qtable.tasks.opening import TaskSpec
 
 def main():
