@@ -1,4 +1,4 @@
-"""What does `qtable optimize` need for many photos? `python -m benchmarks.scale --photos 1000 10000 50000`.
+"""What does `qtable optimize` need for many photos? `python -m benchmarks.scale`.
 
 Photos are cut out of the shared ones at random places, every other one mirrored, and written as JPEG files of quality
 92 (in runs/scale, kept): in a flat folder or in tar shards of 1,000. `qtable optimize --budget 34 --metric agreement`
@@ -34,6 +34,8 @@ SHARED = Path("../shared/data")
 SHARD = 1000
 MODEL = "benchmarks/scale_network.py:small"
 BUDGET = 34
+RUNS = [(1000, "160x120"), (50_000, "160x120"), (2500, "500x375")]
+"""Of the page: photos and their size."""
 KIB = 1024 / 1e6
 """MB."""
 
@@ -184,18 +186,19 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=int, nargs="*", default=[1000, 10_000, 50_000])
-    parser.add_argument("--size", default="500x375", help="WIDTHxHEIGHT of the photos")
+    parser.add_argument("--photos", type=int, nargs="*", help="instead of those of the page")
+    parser.add_argument("--size", default="160x120", help="WIDTHxHEIGHT of the photos")
     parser.add_argument("--layout", nargs="+", default=["folder", "shards"])
     parser.add_argument("--memory", default="1GB")
     arguments = parser.parse_args()
-    width, height = map(int, arguments.size.split("x"))
+    runs = RUNS if arguments.photos is None else [(count, arguments.size) for count in arguments.photos]
     path = Path("results/scale/scale.json")
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    for count in arguments.photos:
+    for count, size in runs:
+        width, height = map(int, size.split("x"))
         for layout in arguments.layout:
             folder = written(count, width, height, layout)
-            row = {"photos": count, "size": arguments.size, "layout": layout, "memory": arguments.memory}
+            row = {"photos": count, "size": size, "layout": layout, "memory": arguments.memory}
             row["model_mb"] = model_mb(width, height)
             row |= run(folder, arguments.memory)
             row["above_model_mb"] = row["peak_mb"] - row["model_mb"]
