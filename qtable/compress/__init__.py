@@ -44,7 +44,6 @@ from qtable.compress.sources import (
 from qtable.compress.trial import Sample, sample
 from qtable.compress.worker import Job, discard, follow, work
 from qtable.jpeg.codec import library_versions
-from qtable.photos.metadata import Metadata, read_metadata, upright, with_metadata
 from qtable.photos.opening import MAX_PIXELS
 from qtable.progress import Progress
 from qtable.storage import PART, File, Folder, Memory, NoBucket, Store, store
@@ -60,7 +59,6 @@ __all__ = [
     "Entry",
     "Job",
     "Journal",
-    "Metadata",
     "MetadataPolicy",
     "Recipe",
     "Row",
@@ -71,11 +69,8 @@ __all__ = [
     "check_apart",
     "compress",
     "processes",
-    "read_metadata",
     "sample",
     "target_names",
-    "upright",
-    "with_metadata",
 ]
 
 CHUNK_PHOTOS: Final = 32
@@ -122,7 +117,7 @@ def compress(
     check_apart(source, target)
     root, items = listing(source, selection)
     folder = _target_folder(target)
-    if workers > 1 and isinstance(folder, Memory) | isinstance(root, Memory):
+    if workers > 1 and (isinstance(folder, Memory) or isinstance(root, Memory)):
         raise CompressError("memory:// is of one process; allowed: 1 worker")
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(folder, recipe.identity() | selection.identity()))

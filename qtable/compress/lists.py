@@ -25,7 +25,7 @@ _PAIR: Final = re.compile(rf'"(?:{_KEY})"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _OPEN: Final = re.compile(r'"[^"]*(?:""[^"]*)*\Z')
 _END: Final = {mark: re.compile(rf"[{mark}\r\n]|\Z") for mark in ",;\t"}
 _QUOTED: Final = {mark: re.compile(rf'"([^"]*(?:""[^"]*)*)"(?=[{mark}\r\n]|\Z)') for mark in ",;\t"}
-Place = Callable[[str], tuple[str | None] | None]
+TargetOf = Callable[[str], tuple[str | None] | None]
 """Where a file of the source lies in the target: (path,), (None,) if it was left out, None if there is no such file."""
 _Cells = list[tuple[int, int, str]]
 """Where a record's names are (from, to) and what they say."""
@@ -38,7 +38,7 @@ class Follower:
     was left out; unknown: records that name no file of the source; unread: not a record of this form.
     """
 
-    def __init__(self, name: str, place: Place) -> None:
+    def __init__(self, name: str, place: TargetOf) -> None:
         self._name, self._place = name, place
         self.counts: Counter[str] = Counter()
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from qtable.compress.label_maps import Evidence, evidence
 from qtable.compress.lists import SUFFIXES
-from qtable.photos.opening import EXTENSIONS
+from qtable.photos.opening import EXTENSIONS, is_photo
 from qtable.storage import PART, Folder, NoBucket, Store, holding, is_remote, store
 
 JOURNAL: Final = ".qtable-journal.jsonl"
@@ -87,11 +87,6 @@ class Item:
     version: Version
     reason: str | None = None
     evidence: Evidence = "photo"
-
-
-def is_photo(name: str) -> bool:
-    """Whether a file's name ends in one of `EXTENSIONS`, in small letters or large."""
-    return posixpath.splitext(name)[1].lower() in EXTENSIONS
 
 
 def target_names(names: Iterable[str], photo: Callable[[str], bool] = is_photo) -> dict[str, str]:

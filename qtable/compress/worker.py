@@ -18,12 +18,13 @@ from PIL import _imaging
 from qtable.codecs.plain import TableCoder
 from qtable.compress.journal import EXCLUDED, Entry, Outcome, Row, naming, output, write_error
 from qtable.compress.label_maps import Evidence, judge
-from qtable.compress.lists import Follower, Place
+from qtable.compress.lists import Follower, TargetOf
 from qtable.compress.photo import Recipe, Skip
 from qtable.compress.reading import Hashed, HashedOutput, Source, check_same, checked, digest_of, seen
-from qtable.compress.sources import EVERYTHING, JOURNAL, CompressError, Item, Selection, is_photo, target_names
+from qtable.compress.sources import EVERYTHING, JOURNAL, CompressError, Item, Selection, target_names
 from qtable.compress.tars import CODING, Content, header, read_tar, why_dropped
 from qtable.jpeg.codec import library_versions
+from qtable.photos.opening import is_photo
 from qtable.storage import Remote, Store
 from qtable.tasks.base import ModelError
 
@@ -63,7 +64,7 @@ def work(job: Job, items: Sequence[tuple[Item, Entry | None]]) -> list[Entry]:
         return entries
 
 
-def follow(job: Job, item: Item, place: Place) -> Entry:
+def follow(job: Job, item: Item, place: TargetOf) -> Entry:
     """Write a list whose names follow their files, which lie in their places. CompressError if that fails."""
     return _entry(job, item, partial(_list, job, item, place))
 
@@ -236,7 +237,7 @@ def _other(job: Job, item: Item, known: Entry | None) -> tuple[Row, ...]:
     return (Row(item.source, None, item.target, "copied", size, size, hashed.digest(), hashed.digest(), reason),)
 
 
-def _list(job: Job, item: Item, place: Place) -> tuple[Row, ...]:
+def _list(job: Job, item: Item, place: TargetOf) -> tuple[Row, ...]:
     """A list is written in each run: what it says depends on what became of others."""
     assert item.target is not None
     with Source(job.root, item.source) as file:

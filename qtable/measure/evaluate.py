@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +20,12 @@ import torch
 
 from qtable.codecs.base import Coder
 from qtable.jpeg.tables import QTables
-from qtable.memory import give_back
+from qtable.memory import BATCHES, give_back
 from qtable.photos.sets import Photos
 from qtable.progress import Progress
 from qtable.tasks.base import Doubting, Indices, Outcomes, Targets, Task, digest
 
 T = TypeVar("T")
-BATCHES: Final = 64
-"""After so many, memory that is free goes back to the system."""
 Call = tuple[Any, ...]
 
 

@@ -30,15 +30,13 @@ from qtable.jpeg.dct import coefficients
 from qtable.jpeg.frame import Planes
 from qtable.jpeg.linear import coefficient_gradient
 from qtable.jpeg.tables import QTables
-from qtable.memory import give_back
+from qtable.memory import BATCHES, give_back
 from qtable.photos.sets import Photos
 from qtable.progress import Progress
 from qtable.tasks.base import DifferentiableTask, Indices, check_finite
 from qtable.tasks.gradients import generators, gradient_of, stacked
 
 Histograms = npt.NDArray[np.float64]
-BATCHES: Final = 64
-"""After so many, memory that is free goes back to the system."""
 RESOLUTION: Final = 8
 """Bins per unit of |F|: libjpeg's coefficients are multiples of 1/8, so nothing is lost."""
 BINS: Final = 1024 * RESOLUTION + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import posixpath
 import re
 import stat
 import struct
@@ -59,6 +60,11 @@ class Photo:
     @property
     def upright(self) -> RGB:
         return upright(self.pixels, self.orientation)
+
+
+def is_photo(name: str) -> bool:
+    """Whether a file's name ends in one of `EXTENSIONS`, in small letters or large."""
+    return posixpath.splitext(name)[1].lower() in EXTENSIONS
 
 
 def open_photo(data: bytes, resize: int | None = None) -> tuple[RGB, bool]:

@@ -38,24 +38,21 @@ from qtable.compress import (
     Entry,
     Job,
     Journal,
-    Metadata,
     Recipe,
     Row,
     Skip,
     Summary,
     compress,
     processes,
-    read_metadata,
     sample,
     target_names,
-    upright,
-    with_metadata,
 )
 from qtable.compress.journal import output
 from qtable.compress.sources import Place, tells_case
 from qtable.jpeg.codec import RGB, Codec, decode
 from qtable.jpeg.header import read_header
 from qtable.jpeg.tables import QTables
+from qtable.photos.metadata import Metadata, read_metadata, upright, with_metadata
 from qtable.photos.opening import MAX_PIXELS
 from qtable.storage import Folder, Store
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from qtable.photos.files import DataError
-from qtable.photos.readers import READERS, folders, foreign, lists, parquet, places, read_listing, shards
+from qtable.photos.opening import is_photo
+from qtable.photos.readers import READERS, folders, foreign, lists, parquet, read_listing, shards
 from qtable.photos.readers.places import look
 from qtable.photos.sets import ImageSet
 from tests.photos.layouts import class_folders, flat, photo, samples, tar
@@ -140,7 +141,7 @@ def test_other_layouts_are_refused_by_name_in_a_short_line(tmp_path: Path, layou
 
 
 def test_every_word_on_a_suffix_is_short_and_of_no_photo() -> None:
-    assert not any(places.is_photo(f"a{ending}") for ending in foreign.BY_SUFFIX)
+    assert not any(is_photo(f"a{ending}") for ending in foreign.BY_SUFFIX)
     assert all("\n" not in word for word in foreign.BY_SUFFIX.values())
 
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from qtable.photos.readers.places import Place, is_photo, suffix
+from qtable.photos.opening import is_photo
+from qtable.photos.readers.places import Place, suffix
 
 CLASSES_ONLY: Final = "the commands know class labels only: give its folder of photos with --metric agreement"
 PACKED: Final = "unpack it and give the folder"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from qtable.photos.files import DataError, File, LocalFile, RemoteFile
-from qtable.photos.opening import EXTENSIONS
+from qtable.photos.opening import is_photo
 from qtable.photos.where import RemotePath, Where, open_file, read_file, read_range
 from qtable.storage import File as Stored
 
@@ -36,10 +36,6 @@ def is_hidden(name: str) -> bool:
 def suffix(name: str) -> str:
     """ ".jpg" of "A.JPG"; of a name without a dot nothing."""
     return posixpath.splitext(name)[1].lower()
-
-
-def is_photo(name: str) -> bool:
-    return suffix(name) in EXTENSIONS
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from typing import BinaryIO, Final
 
 from qtable.photos.files import DataError, File, Listing, Part
 from qtable.photos.labels import ClassList, numbered
+from qtable.photos.opening import is_photo
 from qtable.photos.readers.base import Reader
-from qtable.photos.readers.places import Aside, Place, counted, is_hidden, is_photo, others, splits_among
+from qtable.photos.readers.places import Aside, Place, counted, is_hidden, others, splits_among
 from qtable.photos.where import RemotePath, Where, open_file
 
 BLOCK: Final = tarfile.BLOCKSIZE
